@@ -52,12 +52,12 @@ class Mistake:
 
 MISTAKES = (
     Mistake("complie model.onnx --target rpi5", "compile"),
-    Mistake("compile model.onnx", "see `mbv3c targets`"),
+    Mistake("compile model.onnx", "all targets: `mbv3c targets`"),
     Mistake("compile model.onnx --traget rpi5", "--target"),
     Mistake("compile modle.onnx --target rpi5", "there is model.onnx"),
     Mistake("compile model.onnx --target armcpu", "nearest: arm_cpu"),
     Mistake("compile model.onnx --target rpi6", "nearest: rpi5"),
-    Mistake("compile model.onnx --target arm_cpu:m99", "known: cortex-a"),
+    Mistake("compile model.onnx --target arm_cpu:m99", "all: `mbv3c targets`"),
     Mistake("compile model.onnx --target rpi5 --precision int4", "known: fp32"),
     Mistake("compile model.onnx --target rpi5 --cores 0", "choose 1 to 64"),
     Mistake("compile model.onnx --target rpi5 -o photos", "--force"),
@@ -171,8 +171,8 @@ def table(answers: dict[Mistake, Answer]) -> str:
     lines = [
         f"{len(answers)} mistakes, each a process of its own, on {today} ({processor_name()}, "
         f"{os.cpu_count()} processors, Python {sys.version.split()[0]}): `python -m "
-        "benchmarks.mistakes --write`. Other work ran on the machine, so the seconds are more "
-        "than on an idle one.",
+        f"benchmarks.mistakes --write`. The load average at the end was {os.getloadavg()[0]:.1f}; "
+        "other work on the machine makes the seconds more.",
         "",
         "| typed | s | processor s | first line of the answer |",
         "|---|---:|---:|---|",

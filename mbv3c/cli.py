@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from errno import EDQUOT, ENOSPC
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -98,25 +99,40 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-# What is likely meant by an option that is missing, by its name.
+# What is likely meant by an option or an argument that is missing.
 _LIKELY = {
-    "target": "rpi5",
-    "output": "out.onnx",
-    "data": "images",
-    "images": "images",
-    "budget": "0.5x",
-    "source": "photo.jpg",
+    "MODEL": "model.onnx",
+    "BUNDLE": "bundle",
+    "--target": "rpi5",
+    "--output": "out.onnx",
+    "--data": "images",
+    "--images": "images",
+    "--budget": "0.5x",
+    "--input": "photo.jpg",
+    "--tracker": "192.168.1.20:9190",
 }
 
 
 def _with_help(error: click.ClickException) -> click.ClickException:
-    """Return the error of a missing option with a line that is likely meant."""
-    option = error.param if isinstance(error, click.MissingParameter) else None
-    if not isinstance(option, click.Option) or option.name not in _LIKELY:
+    """Return the error of a missing option or argument with a line that is likely meant."""
+    if not isinstance(error, click.MissingParameter) or error.ctx is None:
         return error
-    line = shlex.join(["mbv3c", *sys.argv[1:], option.opts[0], _LIKELY[option.name]])
-    said = f"{error.format_message()} For example: `{line}`"
-    return click.UsageError(said, getattr(error, "ctx", None))
+    # Click reads what was typed first, so whatever else has no value yet is missing, too.
+    missing = [
+        one
+        for one in error.ctx.command.params
+        if one.required and one.name not in error.ctx.params
+    ]
+    names = [
+        one.opts[-1] if isinstance(one, click.Option) else one.human_readable_name
+        for one in missing
+    ]
+    if not names or not _LIKELY.keys() >= set(names):
+        return error
+    added = [(name, _LIKELY[name])[not name.startswith("-") :] for name in names]
+    line = shlex.join(["mbv3c", *sys.argv[1:], *chain.from_iterable(added)])
+    targets = "; all targets: `mbv3c targets`" if "--target" in names else ""
+    return click.UsageError(f"{error.format_message()} For example: `{line}`{targets}", error.ctx)
 
 
 def _of_file() -> str:

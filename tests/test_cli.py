@@ -31,7 +31,12 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
         (
             ("compile",),
             2,
-            "Missing option '--target'. For example: `mbv3c compile --target rpi5`",
+            "Missing option '--target'. For example: `mbv3c compile --target rpi5`; all targets: ",
+        ),
+        (
+            ("adapt", "--target", "rpi5", "--budget", "0.5x"),
+            2,
+            "rpi5 --budget 0.5x model.onnx --images images --output out.onnx`",
         ),
         (("compile", "--target", "arm_cpx"), 2, "unknown target 'arm_cpx'; nearest: arm_cpu"),
         (

@@ -3,10 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mbv3c.accuracy.tally import BUNDLE, SIDES, TOPS
+from mbv3c.accuracy.tally import BUNDLE, GIVEN, QUANTIZED, TOPS
 from mbv3c.quantization.images import TO_ONE
 
-_COLUMN = 30
+_COLUMN = 27
+# Names of the rows; with two columns of figures beside them they fit 80 columns.
+_ROWS = {
+    GIVEN: "the model, by onnxruntime",
+    QUANTIZED: "quantized, by onnxruntime",
+    BUNDLE: "the bundle",
+}
+_SHORT = {GIVEN: "the model", QUANTIZED: "the quantized model"}
 
 
 def lines(document: Mapping[str, Any]) -> list[str]:
@@ -45,11 +52,11 @@ def _table(document: Mapping[str, Any]) -> list[str]:
     rows = [["", *(f"top-{top}" for top in TOPS)]]
     accuracy, difference = document["accuracy"], document["difference"]
     for side, shares in (accuracy or {}).items():
-        rows.append([SIDES[side], *(_share(shares[f"top{top}"]) for top in TOPS)])
+        rows.append([_ROWS[side], *(_share(shares[f"top{top}"]) for top in TOPS)])
     for side, shares in (difference or {}).items():
-        rows.append([f"  less {SIDES[side]}", *(_points(shares[f"top{top}"]) for top in TOPS)])
+        rows.append([f"  less {_SHORT[side]}", *(_points(shares[f"top{top}"]) for top in TOPS)])
     for side, shares in document["agreement"].items():
-        rows.append([f"same as {SIDES[side]}", *(_share(shares[f"top{top}"]) for top in TOPS)])
+        rows.append([f"same as {_SHORT[side]}", *(_share(shares[f"top{top}"]) for top in TOPS)])
     width = max(len(row[0]) for row in rows) + 2
     return [
         f"{row[0]:<{width}}" + "".join(f"{cell:<{_COLUMN}}" for cell in row[1:]).rstrip()
@@ -58,7 +65,8 @@ def _table(document: Mapping[str, Any]) -> list[str]:
 
 
 def _share(interval: Mapping[str, Any]) -> str:
-    return f"{interval['share']:.2%} ({interval['low']:.2%} to {interval['high']:.2%})"
+    low, high = (100 * interval[key] for key in ("low", "high"))
+    return f"{interval['share']:.2%} ({low:.2f} to {high:.2f})"
 
 
 def _points(interval: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """The command `mbv3c inspect`."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +21,11 @@ from mbv3c.commands.options import (
     print_json,
 )
 from mbv3c.commands.places import MODEL_OR_BUNDLE
+from mbv3c.commands.wrapping import columns_of, shortened
 from mbv3c.errors import UsageError
+
+if TYPE_CHECKING:
+    from mbv3c.graphs.count import NodeCost
 
 
 @click.command()
@@ -99,19 +104,10 @@ def inspect(
             echo(line)
         return
     totals = inspected.totals
-    wide = max(len(layer.name) for layer in inspected.layers) + 2
     echo(f"{model}: {architecture.sentence}\n")
-    echo(
-        f"{'layer':<{wide}}{'operator':<20}{'output':<18}{'parameters':>12}{'multiply-adds':>15}"
-        f"{'activation bytes':>18}"
-    )
-    for layer in inspected.layers:
-        shape = "x".join(map(str, layer.output_shape))
-        echo(
-            f"{layer.name:<{wide}}{layer.operator:<20}{shape:<18}{layer.params:>12,}"
-            f"{layer.madds:>15,}{layer.activation_bytes:>18,}"
-        )
-    echo(f"{'total':<{wide + 38}}{totals.params:>12,}{totals.madds:>15,}\n")
+    for line in layer_lines(inspected.layers, columns_of(sys.stdout)):
+        echo(line)
+    echo(f"total: {totals.params:,} parameters, {totals.madds:,} multiply-adds\n")
     echo(
         f"peak activation memory: {inspected.peak_activation_bytes:,} bytes, computed and not "
         "measured: the largest sum of tensors\nalive at once when the nodes run in this order, "
@@ -125,6 +121,76 @@ def inspect(
     for report in reports:
         for refusal in report.refused:
             echo(f"{report.name} would refuse {refusal.node}: {refusal.reason}")
+
+
+_LEAST_NAME = 16  # letters of a layer's name, however narrow the terminal is
+
+
+def layer_lines(layers: "Sequence[NodeCost]", columns: int | None) -> Iterator[str]:
+    """Yield a table of layers: exact, or in so many columns with rounded figures and cut names.
+
+    Args:
+        layers: what each layer is and costs.
+        columns: columns of the terminal; None for a file or a pipe, which gets exact figures.
+    """
+    exact = _Table(("layer", "operator", "output", "parameters", "multiply-adds", "bytes"))
+    for layer in layers:
+        counts = (layer.params, layer.madds, layer.activation_bytes)
+        exact.add(layer, tuple(f"{count:,}" for count in counts))
+    if columns is None or exact.width <= columns:
+        yield from exact.lines()
+        return
+    short = _Table(("layer", "operator", "output", "params", "MACs", "bytes"))
+    for layer in layers:
+        counts = (layer.params, layer.madds, layer.activation_bytes)
+        short.add(layer, tuple(map(_rounded, counts)))
+    yield from short.lines(columns)
+
+
+class _Table:
+    """A table of layers, whose columns are as wide as what is in them.
+
+    Args:
+        head: the names of the columns: three of text, then figures.
+    """
+
+    def __init__(self, head: Sequence[str]) -> None:
+        self._rows = [tuple(head)]
+
+    def add(self, layer: "NodeCost", figures: Sequence[str]) -> None:
+        shape = "x".join(map(str, layer.output_shape))
+        self._rows.append((layer.name, layer.operator, shape, *figures))
+
+    @property
+    def width(self) -> int:
+        return sum(self._widths()) + 2 * len(self._rows[0]) - 2
+
+    def lines(self, columns: int | None = None) -> Iterator[str]:
+        """Yield the rows; with `columns`, names of layers are cut until the rows fit."""
+        first, *others = self._widths()
+        if columns is not None:
+            room = columns - sum(others) - 2 * len(others)
+            first = min(first, max(_LEAST_NAME, room))
+        for name, *texts in self._rows:
+            cells = [f"{shortened(name, first):<{first}}"]
+            for index, (text, wide) in enumerate(zip(texts, others, strict=True)):
+                cells.append(f"{text:<{wide}}" if index < 2 else f"{text:>{wide}}")
+            yield "  ".join(cells)
+
+    def _widths(self) -> list[int]:
+        return [max(map(len, column)) for column in zip(*self._rows, strict=True)]
+
+
+def _rounded(count: int) -> str:
+    """Return a count in three digits: 802,816 as 803k."""
+    if count < 1000:
+        return str(count)
+    value, unit = next(
+        (count / size, unit)
+        for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+        if count >= 0.9995 * size
+    )
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
 
 
 def _check_options(cost: str | None, given: Mapping[str, object]) -> None:

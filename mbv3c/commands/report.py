@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.types import StringParamType
 
 from mbv3c.commands.options import (
     PATH,
@@ -16,12 +17,25 @@ from mbv3c.commands.options import (
     taken,
 )
 from mbv3c.commands.places import BUNDLE, FILE, FOLDER, IMAGES
+from mbv3c.door.formats import check_there
 
 _FILES = ("verify", "outputs", "bench", "accuracy", "quantize", "tune")
 
 
+class _NamedFile(StringParamType):
+    """A file, or a bundle's name, a sign of equality and its file; it is given on as written."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: Any) -> str:
+        text = str(value)
+        name, sign, path = text.partition("=")
+        check_there(Path(path) if name and sign and not Path(text).exists() else Path(text))
+        return text
+
+
 def _file(name: str, text: str) -> Decorator:
-    return click.option(f"--{name}", multiple=True, metavar="[BUNDLE=]FILE", help=text)
+    return click.option(
+        f"--{name}", type=_NamedFile(), multiple=True, metavar="[BUNDLE=]FILE", help=text
+    )
 
 
 @click.command()

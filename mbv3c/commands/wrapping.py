@@ -20,10 +20,23 @@ def fitted(text: str, stream: TextIO) -> str:
 
     Lines end between words; commands stay whole, and so does all but the last column of a table.
     """
-    if not stream.isatty():
+    columns = columns_of(stream)
+    if columns is None:
         return text
-    columns = shutil.get_terminal_size().columns
     return "\n".join(wrapped(line, columns) for line in text.split("\n"))
+
+
+def columns_of(stream: TextIO) -> int | None:
+    """Return how many columns a terminal has; None where a stream is a pipe or a file."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def shortened(name: str, longest: int) -> str:
+    """Return a name with its middle left out where it is longer than so many letters."""
+    if len(name) <= longest:
+        return name
+    half = (longest - 1) // 2
+    return f"{name[: longest - 1 - half]}…{name[len(name) - half :]}"
 
 
 def wrapped(line: str, columns: int) -> str:

@@ -60,7 +60,7 @@ def load_model(
             model = parse_model(path)
     except Refused as error:
         raise ModelError(
-            f"{path} is not an ONNX model, or it is cut short ({error}); export it again"
+            f"{path} is not an ONNX model, or not a whole one: {error}; export it again"
         ) from error
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{path} is not an ONNX model, or it is empty: it holds no graph")

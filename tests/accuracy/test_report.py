@@ -52,7 +52,7 @@ def test_differing_and_broken_images_are_named() -> None:
     assert "  c.jpg: given bee, bundle not finite" in text
     assert "NOT FINITE: the bundle's scores of 1 images" in text
     assert "1 image is broken, listed in list.csv:\n  d.jpg: it is empty" in text
-    assert "onnxruntime on the model as given          66.67% (20.77% to 93.85%)" in text
+    assert "the model, by onnxruntime  66.67% (20.77 to 93.85)" in text
     assert "stretched to 96x96 (the head), mean 0.485 0.456 0.406 (--mean)" in text
     assert "BGR" not in text
 
@@ -65,8 +65,8 @@ def test_a_scale_and_another_order_of_channels_are_said() -> None:
 
 def test_without_labels_there_is_no_accuracy() -> None:
     text = "\n".join(lines(document(image("a.jpg", [1], [1]))))
-    assert "same as onnxruntime" in text
-    assert "less onnxruntime" not in text
+    assert "same as the model" in text
+    assert "less the model" not in text
     assert "no image has another best class" in text
     assert "broken, listed" not in text
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import onnx
 import pytest
 
+from mbv3c.commands.inspect import layer_lines
+from mbv3c.graphs.count import NodeCost
 from tests.command_line import Done, mbv3c
 from tests.costs.networks import block
 
@@ -83,7 +85,7 @@ def test_table(small_file: Path) -> None:
         *("features.0.conv", "Conv", "1x16x112x112"),
         *("432", "5,419,008", "802,816"),
     ] in rows
-    assert ["total", "2,542,856", "56,510,400"] in rows
+    assert "total: 2,542,856 parameters, 56,510,400 multiply-adds" in done.stdout
     assert "2,408,448 bytes, computed and not measured" in done.stdout
     assert ["fuse_hardswish", "19", "0"] in [row[:3] for row in rows]
     assert done.stderr == ""
@@ -211,3 +213,31 @@ def test_what_says_how_costs_are_found_needs_them(tmp_path: Path) -> None:
         done = inspect(tmp_path / "block.onnx", option, value)
         assert done.returncode == 2
         assert f"{named} is for --cost TARGET: give that, too" in done.stderr
+
+
+LAYERS = (
+    NodeCost("features.0.conv", "Conv", (1, 16, 112, 112), 432, 5_419_008, 802_816),
+    NodeCost("features.0.bn", "BatchNormalization", (1, 16, 112, 112), 32, 0, 802_816),
+    NodeCost("a/name/that/torch/gave/to/classifier/Gemm", "Gemm", (1, 1000), 999_950, 999_499, 40),
+)
+
+
+def test_layers_are_exact_where_there_is_room() -> None:
+    exact = list(layer_lines(LAYERS, None))
+    assert list(layer_lines(LAYERS, 200)) == exact
+    assert exact[1].split() == [
+        "features.0.conv",
+        "Conv",
+        "1x16x112x112",
+        *("432", "5,419,008", "802,816"),
+    ]
+    assert len({len(line) for line in exact}) == 1
+
+
+def test_layers_fit_a_terminal_in_three_digits() -> None:
+    head, first, second, third = layer_lines(LAYERS, 80)
+    assert [len(line) for line in (head, first, second, third)] == [80] * 4
+    assert first.split() == ["features.0.conv", "Conv", "1x16x112x112", "432", "5.42M", "803k"]
+    assert second.split()[3:] == ["32", "0", "803k"]
+    assert third.split()[0] == "a/name/that/…sifier/Gemm"
+    assert third.split()[3:] == ["1.00M", "999k", "40"]

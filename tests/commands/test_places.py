@@ -57,6 +57,8 @@ MISTAKES = (
     ("verify none", 1, "none is no bundle: there is no such folder"),
     ("verify folder", 1, "folder is no bundle: it has no manifest.json"),
     ("verify none.onnx --ladder --target npu", 1, "none.onnx is no bundle: there is no such"),
+    ("report bundle --bench none.json", 2, "no such file: none.json"),
+    ("report bundle --tune bundle=none.json", 2, "no such file: none.json"),
     ("run bundle --input none.jpg", 2, "no such file or folder: none.jpg"),
     ("run none --input model.onnx", 1, "none is no bundle: there is no such folder"),
     ("bench bundle --against tensorrt", 2, "unknown runtime 'tensorrt'; known: onnxruntime, ope"),

@@ -90,7 +90,7 @@ def test_a_model_that_is_cut_short(tmp_path: Path, small: onnx.ModelProto, kept:
     path = tmp_path / "model.onnx"
     whole = small.SerializeToString()
     path.write_bytes(whole[: int(len(whole) * kept)])
-    with pytest.raises(ModelError, match="is not an ONNX model, or it is cut short"):
+    with pytest.raises(ModelError, match="is not an ONNX model, or not a whole one: it is cut"):
         load_model(path)
 
 

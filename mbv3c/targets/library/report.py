@@ -206,6 +206,11 @@ def all_kernel_lines(manifest: LibraryManifest) -> list[str]:
     return lines
 
 
+def _plain(value: str) -> str:
+    """Return the name of a value without the ending that quantization gave to it."""
+    return value.replace("_DequantizeLinear_Output", "")
+
+
 def memory_lines(memory: MemoryRecord) -> list[str]:
     """Return sums of the memory, then one line per value."""
     bound = memory.arena_lower_bound
@@ -217,7 +222,7 @@ def memory_lines(memory: MemoryRecord) -> list[str]:
         f"{'bytes':>12}{'block':>7}{'alive in calls':>16}  value",
         *(
             f"{value.bytes:>12,}{value.block:>7}"
-            f"{str(value.first) + '-' + str(value.last):>16}  {value.value}"
+            f"{str(value.first) + '-' + str(value.last):>16}  {_plain(value.value)}"
             for value in memory.values
         ),
     ]
