@@ -12,6 +12,7 @@ import pytest
 
 from mbv3c.cli import commands
 from mbv3c.commands import places
+from mbv3c.commands.report import NamedFile
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -62,6 +63,7 @@ def unknown_options(line: str) -> set[str]:
 def test_a_line_is_taken(page: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Their files are not here.
     monkeypatch.setattr(places.Place, "convert", lambda place, value, param, context: Path(value))
+    monkeypatch.setattr(NamedFile, "convert", lambda named, value, param, context: value)
     for separator in (" | ", " && ", " > ", " < ", "; "):
         line = line.partition(separator)[0]
     if "[" in line:  # what may be left out

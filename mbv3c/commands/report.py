@@ -22,7 +22,7 @@ from mbv3c.door.formats import check_there
 _FILES = ("verify", "outputs", "bench", "accuracy", "quantize", "tune")
 
 
-class _NamedFile(StringParamType):
+class NamedFile(StringParamType):
     """A file, or a bundle's name, a sign of equality and its file; it is given on as written."""
 
     def convert(self, value: Any, param: click.Parameter | None, context: Any) -> str:
@@ -34,7 +34,7 @@ class _NamedFile(StringParamType):
 
 def _file(name: str, text: str) -> Decorator:
     return click.option(
-        f"--{name}", type=_NamedFile(), multiple=True, metavar="[BUNDLE=]FILE", help=text
+        f"--{name}", type=NamedFile(), multiple=True, metavar="[BUNDLE=]FILE", help=text
     )
 
 
