@@ -8,7 +8,7 @@ from typing import TextIO
 _LEAST = 40  # columns below which wrapped text is no easier to read
 _STEP = re.compile(r"\[ *[\d.]+ s[^\]]*\] ")  # the time before a step
 _MOST_INDENT = 11  # of `[  0.0 s] `
-_LEAST_COLUMN = 24  # columns in which the last column of a table is wrapped
+_LEAST_COLUMN = 20  # columns in which the last column of a table is wrapped
 _COLUMNS = re.compile(r"\S {2,}\S")
 # What is copied: text between backquotes, and a command that ends its line.
 _WHOLE = re.compile(r"`[^`]*`|(?:(?<=: )|(?<=→ )|^ *)(?:mbv3c|pip|python\S*) .*$")

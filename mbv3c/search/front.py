@@ -98,8 +98,14 @@ def _cost(point: Point, axis: Axis) -> float:
     return -value if axis.higher_is_better else value
 
 
+_BEFORE = 3  # columns of the table of a front before its axes: a star, the name, the series
+
+
 def front_table(
-    points: Sequence[Point], axes: Sequence[Axis], judged: Sequence[Axis] | None = None
+    points: Sequence[Point],
+    axes: Sequence[Axis],
+    judged: Sequence[Axis] | None = None,
+    columns: int | None = None,
 ) -> list[str]:
     """Return lines of text: a point each, cheapest first; those on the front have a star.
 
@@ -108,6 +114,8 @@ def front_table(
         axes: the columns.
         judged: the axes of the front, the last of which orders the lines; by default all columns
             that every point has a value of.
+        columns: columns of the terminal; the last axes, and those by which is not judged, are left
+            out until the lines fit, and named below. None for a file or a pipe, which gets all.
     """
     known = [axis for axis in axes if all(axis.key in point.values for point in points)]
     judged = known if judged is None else judged
@@ -122,7 +130,14 @@ def front_table(
         )
         for point in ordered
     ]
-    return list(aligned([("", "network", "", *(axis.label for axis in axes)), *rows], text=3))
+    table = [("", "network", "", *(axis.label for axis in axes)), *rows]
+    lines = list(aligned(table, text=3))
+    shown = len(axes)
+    while columns is not None and max(map(len, lines)) > columns and axes[shown - 1] not in judged:
+        shown -= 1
+        lines = list(aligned((row[: _BEFORE + shown] for row in table), text=3))
+    left_out = ", ".join(axis.label.partition(",")[0] for axis in axes[shown:])
+    return [*lines, f"--json also has {left_out}"] if left_out else lines
 
 
 def cell(point: Point, axis: Axis) -> str:

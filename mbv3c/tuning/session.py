@@ -226,11 +226,11 @@ def summary_lines(tuned: TunedNetwork) -> list[str]:
     """Return what people want to know."""
     outcome = tuned.outcome
     done = "estimated" if tuned.estimate else "measured"
-    lines = [f"{'kernel':<44}{'calls':>5}{done:>12}{'best':>8}  of the default"]
+    lines = [f"{'kernel':<44}{'calls':>5}{done:>11}{'best/default':>14}"]
     for state in outcome.states:
         seen = f"{len(state.search.seen)}/{len(state.search.tiles)}"
         relative = state.search.seen[state.search.best] or 1.0
-        lines.append(f"{state.task.name:<44}{state.task.calls:>5}{seen:>12}{relative:>8.3f}")
+        lines.append(f"{state.task.name:<44}{state.task.calls:>5}{seen:>11}{relative:>14.3f}")
     if tuned.estimate:
         lines.append(f"{outcome.trials} choices estimated by {tuned.runner}; nothing was measured")
         return [*lines, tuned.estimate]
@@ -243,7 +243,9 @@ def summary_lines(tuned: TunedNetwork) -> list[str]:
     if tuned.untuned:
         named = "; ".join(f"{name} ({reason})" for name, reason in tuned.untuned[:_SHOWN])
         more = f" and {len(tuned.untuned) - _SHOWN} more" if len(tuned.untuned) > _SHOWN else ""
-        lines.append(f"of these of TVM's operators no candidate was measured: {named}{more}")
+        lines.append(
+            f"no candidate was measured for these operators that TVM compiles: {named}{more}"
+        )
     if tuned.network is None:
         return [*lines, "nothing was better than the default choices"]
     for network in (tuned.network, *tuned.network.beside):

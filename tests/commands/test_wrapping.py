@@ -31,7 +31,7 @@ def test_the_last_column_of_a_table_goes_on_below_itself() -> None:
     assert others and all(
         line.startswith(f"{'':23}word") or line.endswith(" end") for line in others
     )
-    narrow = f"{'a':<60}{PROSE}"
+    narrow = f"{'a':<62}{PROSE}"
     assert wrapped(narrow, 80) == narrow
 
 
