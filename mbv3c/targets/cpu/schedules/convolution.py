@@ -245,7 +245,7 @@ def _loads(shape: Convolution, run: int, panel: Panels, processor: Processor) ->
     right = shape.horizontal
     taps = shape.inputs * shape.vertical.taps * right.taps
     bytes_of_weights = taps * panel.columns * np.dtype(shape.dtype).itemsize
-    paired = bytes_of_weights <= emit.PAIRED_LOAD_BYTES
+    paired = processor.paired_loads and bytes_of_weights <= emit.PAIRED_LOAD_BYTES
     return _vectors_of_row(right, run, processor.lanes(shape.dtype)) / right.taps + len(
         panel.widths
     ) / (2 if paired else 1)
