@@ -9,6 +9,7 @@ import tvm
 
 from mbv3c.bundle import Golden
 from mbv3c.c_library.archive import Measured, measured_object
+from mbv3c.c_library.bounds import with_bounds
 from mbv3c.c_library.driver import Constants, calls_of_object, constant_block, driver
 from mbv3c.c_library.golden import VECTORS, write_vectors
 from mbv3c.c_library.memory import FlatArena, plan_flat_arena
@@ -217,6 +218,7 @@ def _generate(module: tvm.IRModule, target: tvm.target.Target, output: Path) -> 
     text = re.sub(_FOR_DEBUGGERS, "", text, flags=re.M)
     if is_armv7(str(target.attrs["mtriple"])):
         text = re.sub(_ATTRIBUTES, r"\1minsize optsize ", text, flags=re.M)
+        text = with_bounds(text)
     source = output.with_suffix(".ll")
     source.write_text(text)
     loaded = tvm.get_global_func("ffi.Module.load_from_file.ll")(str(source), "ll")

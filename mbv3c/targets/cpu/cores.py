@@ -89,7 +89,7 @@ _AVX2 = replace(_X86, vector_bytes=32, integers="pairs")
 _AVX512 = replace(_AVX2, vector_bytes=64, registers=32)
 
 # 32 bits: half of the registers, and `vmla` takes a lane, which `vfma` does not.
-_ARMV7 = replace(_NEON, registers=16, paired_loads=False, integers="vmlal")
+_ARMV7 = replace(_NEON, registers=16, paired_loads=False, fma_chains=4, integers="vmlal")
 # Vectors of 256 bits; `vfmacc.vf` takes a scalar from a register of its own.
 _RVV256 = replace(
     _NEON, vector_bytes=32, lane_operands=False, paired_loads=False, integers="adding"
