@@ -21,6 +21,7 @@ from mbv3c.targets.cpu.cores import Processor
 
 _MAX_ROWS = 16
 _MAX_VECTORS = 16
+_CONSTANTS = 2
 _HALF_LANES = 16  # registers from which NEON can take a lane of half precision
 
 
@@ -161,12 +162,14 @@ def _operands(shape: Pointwise, rows: int, vectors: int, processor: Processor) -
     """Return how many registers a tile needs beside its accumulators.
 
     With lane operands these are a vector of every row, a second vector of every row whose load
-    LLVM pairs, and the weights of one place along K. Without them, LLVM issues the broadcasts of
+    LLVM pairs, and the weights of one place along K; with few registers, also those in which LLVM
+    keeps constants of the activation. Without them, LLVM issues the broadcasts of
     all rows together.
     """
     if not processor.lane_operands:
         return rows + min(vectors, 3)
-    return rows + _paired(shape, rows, processor) + vectors
+    constants = 0 if processor.paired_loads else _CONSTANTS
+    return rows + _paired(shape, rows, processor) + vectors + constants
 
 
 def _turns(shape: Pointwise, steps: int, panel: tuple[int, ...], processor: Processor) -> int:

@@ -29,7 +29,7 @@ from mbv3c.progress import Progress
 from mbv3c.quantization.by_itself import OnDevice
 from mbv3c.target import Target
 from mbv3c.targets.backend import Built
-from mbv3c.targets.cpu.artifact import ArtifactOptions, C, c_library_of, read_artifact
+from mbv3c.targets.cpu.artifact import C_SOURCE, ArtifactOptions, C, c_library_of, read_artifact
 from mbv3c.targets.cpu.building import lower
 from mbv3c.targets.cpu.cores import CORES, processor_of
 from mbv3c.targets.cpu.devices import CORES as THREADS
@@ -45,6 +45,8 @@ from mbv3c.targets.library.judging import golden_from
 from mbv3c.targets.library.manifest import LibraryManifest, LibraryTargetRecord, manifest_of
 from mbv3c.targets.library.target import tvm_target
 
+_PLAIN = "arm_cpu:cortex-a53"  # its sources have vectors of 16 bytes, and no instructions
+
 
 class StandaloneBackend(CLibraryBackend):
     """Compiles for cores with Linux, without a runtime."""
@@ -59,6 +61,12 @@ class StandaloneBackend(CLibraryBackend):
     ) -> tuple[Target, object]:
         artifact = given.get("artifact") or C
         options = read_artifact({**given, "artifact": artifact})
+        if artifact == C_SOURCE:
+            raise UsageError(
+                f"--artifact {artifact} is not for {target.name}, whose C library needs none; C11 "
+                f"for your own compiler is --target {_PLAIN} --artifact {artifact}, which any "
+                "compiler takes for this core, too"
+            )
         if artifact != C:
             raise UsageError(
                 f"--artifact {artifact} is not for {target.name}: TVM has no runtime for it, and "

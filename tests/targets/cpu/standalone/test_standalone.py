@@ -10,10 +10,14 @@ import pytest
 from mbv3c import inference
 from mbv3c.c_library.archive import ArchiveObject
 from mbv3c.c_library.check import FilesParity
+from mbv3c.c_library.run import CLibrary
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator.cores import CoresKit
+from mbv3c.execution.link import run_zig, zig_machine
+from mbv3c.parity.golden import read_golden
 from mbv3c.targets import backend_of, find_target, open_bundle
-from mbv3c.targets.cpu.artifact import c_library_of
+from mbv3c.targets.cpu.artifact import c_library_of, c_source_of
+from mbv3c.targets.cpu.devices import CpuTarget
 from mbv3c.targets.cpu.standalone.backend import BACKEND
 from mbv3c.targets.cpu.standalone.runner import LinuxRunner
 from mbv3c.targets.library.again import lowered_again
@@ -154,6 +158,7 @@ def test_what_is_not_possible_is_told(bundle: Path, blocks_file: Path, tmp_path:
     for command, message in (
         (("compile", blocks_file, *a7, "--precision", "fp16", *output), "choose --precision fp32"),
         (("compile", blocks_file, *a7, "--artifact", "app", *output), "as with --artifact c"),
+        (("compile", blocks_file, *a7, "--artifact", "c-source", *output), "cortex-a53 --artif"),
         (("verify", bundle, "--ladder"), "no stages that run apart"),
         (("verify", bundle, "--device", "localhost:9"), "run c/test on the board"),
         (("bench", bundle), "python -m benchmarks.standalone"),
@@ -163,6 +168,30 @@ def test_what_is_not_possible_is_told(bundle: Path, blocks_file: Path, tmp_path:
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
     assert not (tmp_path / "b").exists()
+
+
+def test_sources_for_another_core_run_on_this_one(
+    blocks_file: Path, cores_kit: CoresKit, tmp_path: Path
+) -> None:
+    place, options = tmp_path / "b", ("--artifact", "c-source", "--prefix", "network")
+    command = ("compile", blocks_file, "--target", "arm_cpu:cortex-a53", *options, "--no-verify")
+    document(mbv3c(*command, "-o", place, "--json"))
+    source, objects = c_source_of(open_bundle(place)), list[str]()
+    flags = ("-std=c11", "-O2", "-ffp-contract=fast", "-fno-sanitize=all", "-fno-stack-protector")
+    for path in (path for path in source.sources if path.suffix == ".c"):
+        objects.append(str(tmp_path / f"{path.stem}.o"))
+        machine = zig_machine("armv7-linux-gnueabihf", "cortex-a7")
+        include = ("-I", str(source.header.parent))
+        run_zig(["cc", "-c", *machine, *flags, *include, "-o", objects[-1], str(path)], "it")
+    archive = tmp_path / "libnetwork.a"
+    run_zig(["ar", "rcsD", str(archive), *objects], "it")
+    target = find_target("arm_cpu:cortex-a7")
+    assert isinstance(target, CpuTarget)
+    library = CLibrary("network", source.header, archive, source.inputs, source.outputs)
+    golden = read_golden(open_bundle(place))
+    ((made,),) = LinuxRunner(cores_kit, target, library).run(tmp_path, [golden.input])
+    (expected,) = golden.outputs
+    assert np.abs(made - expected).max() <= golden.allowed[0] * np.ptp(expected)
 
 
 def test_a_device_has_the_backend_that_its_row_says() -> None:
