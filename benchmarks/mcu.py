@@ -40,7 +40,7 @@ from mbv3c.targets.mcu.building import McuBuild, build, tvm_target
 from mbv3c.targets.mcu.devices import MCUS
 from mbv3c.targets.mcu.kernels import processor_of
 from mbv3c.targets.mcu.kit import require_kit
-from mbv3c.targets.mcu.runner import BoardRunner, Counted, described
+from mbv3c.targets.mcu.runner import BoardRunner, CountedOnBoard, described
 from mbv3c.targets.mcu.schedules.words import Layer
 
 TITLE = "Microcontrollers"
@@ -216,7 +216,7 @@ def _row(prepared: Prepared, device: str, *, kernels: bool) -> str:
 
 def _measured(
     prepared: Prepared, job: Job, lowered: Lowered
-) -> tuple[McuBuild, Counted, list[Array]]:
+) -> tuple[McuBuild, CountedOnBoard, list[Array]]:
     """Build a library, and run and count it on the golden input."""
     feed = prepared.reference.inputs[0]
     with tempfile.TemporaryDirectory(prefix="mcu-") as name:

@@ -116,6 +116,9 @@ def _gib(*sizes: int) -> tuple[int, ...]:
 
 
 _PI = "Raspberry Pi documentation, Processors"
+_IMX6 = "NXP data sheet IMX6DQAEC"
+_IMX7 = "NXP data sheet IMX7DCEC"
+_K1 = "SpacemiT K1 data sheet"
 _PI_BRIEF = "Raspberry Pi product brief"
 _RK3588 = "Rockchip RK3588 brief data sheet"
 _RK3568 = "Rockchip RK3568 brief data sheet"
@@ -153,6 +156,10 @@ BOARDS: tuple[Board, ...] = (
         _gib(1), _PI_BRIEF, ("Raspberry Pi 3", "Raspberry Pi Compute Module 3"), "VideoCore IV",
     ),
     Board(
+        "rpi2", "Raspberry Pi 2 B", "BCM2836", (_cores("cortex-a7", 4, 900, _PI),),
+        _gib(1), _PI_BRIEF, ("Raspberry Pi 2 Model B Rev 1.1", "Raspberry Pi 2 Model B Rev 1.0"), "VideoCore IV",
+    ),
+    Board(
         "rpi-zero2", "Raspberry Pi Zero 2 W", "RP3A0", (_cores("cortex-a53", 4, 1000, _PI),),
         (512 << 10,), _PI_BRIEF, ("Raspberry Pi Zero 2",), "VideoCore IV",
     ),
@@ -179,6 +186,14 @@ BOARDS: tuple[Board, ...] = (
         _gib(6), "NXP: i.MX 8M Plus EVK fact sheet", ("NXP i.MX8MPlus",), "VIP8000 NPU, GC7000UL GPU",
     ),
     Board(
+        "imx6", "NXP i.MX 6Quad SABRE", "i.MX 6Quad", (_cores("cortex-a9", 4, 1000, _IMX6),),
+        _gib(1), "NXP: SABRE board for smart devices, fact sheet", ("Freescale i.MX6 Quad SABRE Smart Device",), "GC2000 GPU",
+    ),
+    Board(
+        "imx7", "NXP i.MX 7Dual SABRE", "i.MX 7Dual", (_cores("cortex-a7", 2, 1000, _IMX7),),
+        _gib(1), "NXP: i.MX 7Dual SABRE board, fact sheet", ("Freescale i.MX7 SabreSD",), "Cortex-M4",
+    ),
+    Board(
         "imx93", "NXP i.MX 93 EVK", "i.MX 93",
         (
             _cores("cortex-a55", 2, 1700, _IMX93),
@@ -202,6 +217,11 @@ BOARDS: tuple[Board, ...] = (
             Part(CPU, "Cortex-M55", ("mcu:cortex-m55",), _CORSTONE, mhz=25),
         ),
         (2048,), "Arm application note AN547: SRAM",
+    ),
+    Board(
+        "bpi-f3", "Banana Pi BPI-F3", "SpacemiT K1",
+        (Part(CPU, "SpacemiT X60", ("riscv_cpu:spacemit-k1",), _K1, "spacemit-x60", 8, 1600),),
+        _gib(2, 4, 8, 16), "Banana Pi documentation, BPI-F3", (), "BXE-2-32 GPU",
     ),
     Board(
         "pixel8", "Google Pixel 8", "Tensor G3",

@@ -10,6 +10,7 @@ import hypothesis
 import onnx
 import pytest
 
+from mbv3c.execution.emulator.cores import CoresKit, fetch_cores
 from mbv3c.execution.emulator.kit import EmulatorKit, fetch
 from mbv3c.execution.emulator.llvm import Llvm, fetch_llvm
 from mbv3c.graphs.builder import build_model
@@ -120,6 +121,12 @@ def little_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def emulator_kit() -> EmulatorKit:
     """Return the kit in the user's cache; `mbv3c doctor --fetch` puts it there beforehand."""
     return fetch(logging.getLogger(__name__).info)
+
+
+@pytest.fixture(scope="session")
+def cores_kit() -> CoresKit:
+    """Return the kit in the user's cache; `mbv3c doctor --fetch` puts it there beforehand."""
+    return fetch_cores(logging.getLogger(__name__).info)
 
 
 @pytest.fixture(scope="session")

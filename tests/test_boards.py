@@ -34,6 +34,10 @@ def test_every_part_has_a_target_and_a_source() -> None:
     ("name", "target", "said"),
     [
         ("rpi5", "arm_cpu:cortex-a76", "rpi5 = arm_cpu:cortex-a76, 4 cores"),
+        ("rpi2", "arm_cpu:cortex-a7", "rpi2 = arm_cpu:cortex-a7, 4 cores"),
+        ("imx7", "arm_cpu:cortex-a7", "imx7 = arm_cpu:cortex-a7, 2 cores"),
+        ("imx6", "arm_cpu:cortex-a9", "imx6 = arm_cpu:cortex-a9, 4 cores"),
+        ("bpi-f3", "riscv_cpu:spacemit-k1", "bpi-f3 = riscv_cpu:spacemit-k1, 4 cores"),
         ("imx93", "arm_cpu:cortex-a55", "imx93 = arm_cpu:cortex-a55, 2 cores"),
         ("imx93:npu", "npu:ethos-u65-256", "imx93:npu = npu:ethos-u65-256 (vela's estimate is"),
         ("rock5b:gpu", "mobile_gpu:mali", "rock5b:gpu = mobile_gpu:mali"),

@@ -16,6 +16,7 @@ from mbv3c.door.files import read_plain
 from mbv3c.errors import BundleError
 
 _PROVIDED = {"memcpy", "memmove", "memset"}  # what every compiler may call, on bare metal, too
+_OF_COMPILERS = "__aeabi_"  # functions that every compiler for ARM brings: division, for one
 _ALLOCATED, _EXECUTABLE = 2, 4  # sh_flags
 _MAGIC, _HEADER = b"!<arch>\n", 60  # of ar(5)
 _ELF = b"\x7fELF"
@@ -135,7 +136,8 @@ def measured(elf: ELFFile) -> Measured:
                 for symbol in section.iter_symbols()
                 if symbol["st_shndx"] == "SHN_UNDEF" and symbol.name
             }
-    return Measured(code, constant, tuple(sorted(needs - _PROVIDED)))
+    own = {name for name in needs if name in _PROVIDED or name.startswith(_OF_COMPILERS)}
+    return Measured(code, constant, tuple(sorted(needs - own)))
 
 
 def _objects(data: bytes) -> Iterator[bytes]:

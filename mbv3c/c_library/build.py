@@ -9,6 +9,7 @@ import tvm
 
 from mbv3c.bundle import Golden
 from mbv3c.c_library.archive import Measured, measured_object
+from mbv3c.c_library.bounds import with_bounds
 from mbv3c.c_library.driver import Constants, calls_of_object, constant_block, driver
 from mbv3c.c_library.golden import VECTORS, write_vectors
 from mbv3c.c_library.memory import FlatArena, plan_flat_arena
@@ -26,7 +27,7 @@ from mbv3c.c_library.source import (
 from mbv3c.c_library.wrapper import cpp_header
 from mbv3c.errors import ToolError
 from mbv3c.execution.features import features_of
-from mbv3c.execution.link import run_zig, zig_machine
+from mbv3c.execution.link import is_armv7, run_zig, zig_machine
 from mbv3c.lowering.lower import Lowered
 from mbv3c.scratch import scratch_folder
 
@@ -36,6 +37,10 @@ _HALVES = ("__extendhfsf2", "__truncsfhf2")
 _FOR_DEBUGGERS = (
     r"^(?:!llvm\.dbg\.cu = |\s*#dbg_|\s*(?:tail )?call void @llvm\.dbg\.).*\n|,? !dbg !\d+"
 )
+# LLVM's optimisation is done. What comes after it takes `vmla`, which multiplies by a lane, for a
+# product and a sum only in functions that are to be small: it rounds twice where TVM lets LLVM
+# round once. `vfma` has no lanes, and Cortex-A9 has no `vfma`.
+_ATTRIBUTES = r"^(attributes #\d+ = \{ )(?=.*\bnounwind\b.*\"target-cpu\")"
 DRIVER_FLAGS = (
     *("-std=c11", "-O2", "-g0", "-ffreestanding", "-fno-stack-protector"),
     *("-fno-sanitize=all", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
@@ -211,6 +216,9 @@ def _generate(module: tvm.IRModule, target: tvm.target.Target, output: Path) -> 
         text = re.sub(rf"^define .*?(\w+ @{name}\()", r"define internal \1", text, flags=re.M)
     text = re.sub(r"^@llvm\.global_ctors = .*\n", "", text, flags=re.M)
     text = re.sub(_FOR_DEBUGGERS, "", text, flags=re.M)
+    if is_armv7(str(target.attrs["mtriple"])):
+        text = re.sub(_ATTRIBUTES, r"\1minsize optsize ", text, flags=re.M)
+        text = with_bounds(text)
     source = output.with_suffix(".ll")
     source.write_text(text)
     loaded = tvm.get_global_func("ffi.Module.load_from_file.ll")(str(source), "ll")

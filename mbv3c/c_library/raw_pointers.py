@@ -16,10 +16,14 @@ import tvm
 from tvm import tirx
 from tvm.tirx.analysis import undefined_vars
 
+from mbv3c.execution.link import is_armv7
+from mbv3c.lowering.schedules.emit import KERNEL
 from mbv3c.lowering.tir_pipeline import TIR_PASSES
 
 ON_STACK = 1024  # the largest buffer, in bytes, that stays on the stack
 
+_FLAT = ("tirx.BF16ComputeLegalize",)  # before it every buffer has got one index
+_LONG = ("int64", "uint64")
 _PACKED = ("tirx.MakePackedAPI",)  # after it come passes that want its result
 
 
@@ -78,7 +82,11 @@ def raw_kernels(module: tvm.IRModule, target: tvm.target.Target, prefix: str) ->
     }
     bound = tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule(named))
     end = next(at for at, each in enumerate(TIR_PASSES) if each.info.name in _PACKED)
-    lowered = tvm.transform.Sequential(TIR_PASSES[:end])(bound)
+    passes = TIR_PASSES[:end]
+    if is_armv7(str(target.attrs["mtriple"])):
+        at = next(at for at, each in enumerate(passes) if each.info.name in _FLAT)
+        passes = (*passes[:at], ShortIndices(), *passes[at:])
+    lowered = tvm.transform.Sequential(passes)(bound)
     functions: dict[str, tirx.PrimFunc] = {}
     kernels = {}
     for name, function in lowered.functions.items():
@@ -93,6 +101,33 @@ def raw_kernels(module: tvm.IRModule, target: tvm.target.Target, prefix: str) ->
         ]
     )
     return RawKernels(finish(tvm.IRModule(functions, attrs=lowered.attrs)), kernels)
+
+
+@tvm.transform.module_pass(opt_level=0, name="ShortIndices")
+class ShortIndices:
+    """Give our kernels' loops and indices 32 bits, as pointers have.
+
+    Their 64 bits (see `emit.loop`) take two registers each, and several instructions in every turn
+    of a loop. Kernels with tensors of 64 bits stay as they are, which are few and small.
+    """
+
+    def transform_module(
+        self, module: tvm.IRModule, context: tvm.transform.PassContext
+    ) -> tvm.IRModule:
+        own = {
+            name: function
+            for name, function in module.functions_items()
+            if function.attrs
+            and KERNEL in function.attrs
+            and not any(str(each.ty.dtype) in _LONG for each in function.params)
+        }
+        if not own:
+            return module
+        changed = module.clone()
+        shorter = tirx.transform.ForceNarrowIndexToInt32()(tvm.IRModule(own))
+        for name, function in shorter.functions_items():
+            changed[name] = function
+        return changed
 
 
 def _raw(function: tirx.PrimFunc, symbol: str) -> tuple[RawKernel, dict[str, tirx.PrimFunc]]:

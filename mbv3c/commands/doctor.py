@@ -17,9 +17,10 @@ _COMPILED = ("objects", "programs")  # the kinds of `clean` that hold compiled k
     is_flag=False,
     flag_value=_ALL,
     type=OneOf([_ALL, "emulator", "opencl", "cycles", "mcu", "demo", "browser"]),
-    help="Download and build what is missing, or only the emulator of arm_cpu, that of mcu, what "
-    "runs and checks OpenCL (--fetch=opencl), or what estimates cycles; needs no root. Images to "
-    "train on are fetched with =demo alone, and what tests look at pages in with =browser.",
+    help="Download and build what is missing, or only the emulators of arm_cpu and riscv_cpu, "
+    "that of mcu, what runs and checks OpenCL (--fetch=opencl), or what estimates cycles; needs "
+    "no root. Images to train on are fetched with =demo alone, and what tests look at pages in "
+    "with =browser.",
 )
 @click.option(
     "--clear-cache", is_flag=True, help="Only remove the compiled kernels that are kept."

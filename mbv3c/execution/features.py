@@ -4,8 +4,9 @@ LLVM's name of a core says what the core can have at most: a maker may leave opt
 may not support registers, and a virtual machine may hide instructions. A library that meets an
 instruction that is not there ends its process without a word, so it looks first.
 
-Bits are those of Linux for AArch64 (`asm/hwcap.h`, in the auxiliary vector) and of CPUID (Intel's
-Software Developer's Manual, volume 2A, table 3-8; AMD's manual, volume 3, appendix E).
+Bits are those of Linux for ARM (`asm/hwcap.h`, in the auxiliary vector) and for RISC-V, where they
+are letters of extensions (Linux 6.5 and newer know V), and of CPUID (Intel's Software Developer's
+Manual, volume 2A, table 3-8; AMD's manual, volume 3, appendix E).
 """
 
 from collections.abc import Iterable, Sequence
@@ -52,6 +53,15 @@ FEATURES: dict[str, tuple[Feature, ...]] = {
         Feature("sve2", "sve2", 1, 1, "scalable vectors"),
         Feature("i8mm", "i8mm", 1, 13, "products of matrices of int8"),
         Feature("bf16", "bf16", 1, 14, "arithmetic in bfloat16"),
+    ),
+    "armv7": (
+        Feature("neon", "neon", 0, 12, "vectors"),
+        Feature("vfp4", "vfpv4", 0, 16, "products and sums that are rounded once"),
+        Feature("hwdiv-arm", "idiva", 0, 17, "division of integers"),
+    ),
+    "riscv64": (
+        Feature("v", "v", 0, 21, "vectors"),
+        Feature("zvl256b", "zvl256b", 1, 0, "vectors of 256 bits"),
     ),
     "x86_64": (
         Feature("sse3", "pni", 0, 0),
@@ -141,6 +151,25 @@ static void read_processor(unsigned long *has) {
   has[1] = getauxval(26); /* AT_HWCAP2 */
 }
 """,
+    "armv7": """\
+extern unsigned long getauxval(unsigned long);
+
+static void read_processor(unsigned long *has) {
+  has[0] = getauxval(16); /* AT_HWCAP */
+}
+""",
+    "riscv64": """\
+extern unsigned long getauxval(unsigned long);
+
+static void read_processor(unsigned long *has) {
+  has[0] = getauxval(16); /* AT_HWCAP */
+  if (has[0] >> 21 & 1) { /* V, so there is vlenb, by its number */
+    unsigned long bytes;
+    __asm__ volatile("csrr %0, 0xc22" : "=r"(bytes));
+    has[1] = bytes >= 32;
+  }
+}
+""",
     "x86_64": """\
 static void ask(unsigned leaf, unsigned part, unsigned *of) {
   __asm__ volatile("cpuid"
@@ -179,7 +208,7 @@ _WORDS = 6
 def lacking_in_c(features: Sequence[Feature]) -> str:
     """Return the C of `lacking`, which names what the processor lacks.
 
-    It calls `getauxval` of the C library on AArch64, and nothing on x86.
+    It calls `getauxval` of the C library on ARM and RISC-V, and nothing on x86.
 
     Args:
         features: what is needed, of one architecture; at least one.

@@ -116,7 +116,8 @@ def zig_machine(triple: str, cpu: str) -> tuple[str, ...]:
     Programs for a system may lie anywhere; those without one lie where they are linked for.
     """
     if not is_bare_metal(triple):
-        return "-target", zig_triple(triple), "-fPIC"
+        core = (f"-mcpu={cpu.replace('-', '_')}",) if is_armv7(triple) else ()
+        return "-target", zig_triple(triple), *core, "-fPIC"
     units = f"{cpu.replace('-', '_')}{_FPUS.get(cpu, '')}"
     return "-target", "thumb-freestanding-eabihf", f"-mcpu={units}"
 
@@ -136,8 +137,13 @@ def is_bare_metal(triple: str) -> bool:
     return "-none-" in triple
 
 
+def is_armv7(triple: str) -> bool:
+    """Say whether a triple is of Cortex-A of 32 bits, with Linux."""
+    return triple.startswith("armv7-")
+
+
 def zig_triple(triple: str) -> str:
     """Return the triple to link for: without an NDK zig has no Android, and no libc is linked."""
     if "-apple-" in triple:
         return "aarch64-macos"
-    return triple.replace("-android", "-gnu")
+    return triple.replace("-android", "-gnu").replace("armv7-", "arm-")

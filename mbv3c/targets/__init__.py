@@ -23,6 +23,7 @@ WINGS = {
     "mobile_gpu": "mbv3c.targets.opencl.devices",
     "host_cpu": "mbv3c.targets.cpu.devices",
     "npu": "mbv3c.targets.ethos_u.devices",
+    "riscv_cpu": "mbv3c.targets.cpu.devices",
     "mcu": "mbv3c.targets.mcu.devices",
 }
 
@@ -116,7 +117,7 @@ def _every_name() -> dict[str, str]:
 
 def backend_of(target: Target) -> "Backend":
     """Return the backend that compiles for a target."""
-    return wing_of(target.family).load()
+    return wing_of(target.family).load(target)
 
 
 def backend_for(bundle: "Bundle") -> "Backend":
@@ -146,7 +147,7 @@ def read_options(
             flags, families = (", ".join(o.flag for o in foreign), " and ".join(_takers(foreign)))
             verb = "is" if len(foreign) == 1 else "are"
             raise UsageError(f"{flags} {verb} for --target {families} only")
-    return own.load().read_options(target, chosen, explain=explain)
+    return own.load(target).read_options(target, chosen, explain=explain)
 
 
 def _takers(options: "Sequence[Option]") -> list[str]:

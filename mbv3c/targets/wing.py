@@ -119,6 +119,7 @@ class Wing:
 
     Attributes:
         module: the module whose `BACKEND` is the backend.
+        others: the modules of backends for some of the devices alone, by the device's full name.
         targets: every device, in the order in which `mbv3c targets` lists them.
         defaults: the default device of every family.
         precisions: the precisions in which the devices may compute, the default one first.
@@ -138,6 +139,7 @@ class Wing:
     options: Sequence[Option] = ()
     refusals: Mapping[str, str] = field(default_factory=dict)
     closed: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)
     doctor_module: str = ""
 
     def find(
@@ -168,9 +170,9 @@ class Wing:
         """Say whether a device is its family's default one."""
         return self.defaults[target.family] == target.device
 
-    def load(self) -> "Backend":
-        """Import the backend."""
-        backend: Backend = import_module(self.module).BACKEND
+    def load(self, target: Target) -> "Backend":
+        """Import the backend of a device."""
+        backend: Backend = import_module(self.others.get(target.name, self.module)).BACKEND
         return backend
 
     def doctor(self) -> Doctor:

@@ -55,7 +55,7 @@ def test_every_family_has_a_default_device() -> None:
         family: device for wing in every_wing() for family, device in wing.defaults.items()
     }
     assert {target.family for target in TARGETS} == set(defaults) == set(WINGS)
-    assert set(WINGS) == {"arm_cpu", "mobile_gpu", "host_cpu", "npu", "mcu"}
+    assert set(WINGS) == {"arm_cpu", "mobile_gpu", "host_cpu", "npu", "mcu", "riscv_cpu"}
     for family, device in defaults.items():
         assert find_target(family) is find_target(f"{family}:{device}")
 

@@ -170,9 +170,13 @@ def sysroot(system: Path) -> Path:
     return system / "usr" / "aarch64-linux-gnu"
 
 
-def emulator_command(system: Path) -> list[str]:
-    """Return how to start qemu: through the loader it came with, unless it is static."""
-    qemu = system / "usr" / "bin" / "qemu-aarch64"
+def emulator_command(system: Path, program: str = "qemu-aarch64") -> list[str]:
+    """Return how to start a qemu: through the loader it came with, unless it is static.
+
+    Raises:
+        ToolError: the package brought no such program, or no loader.
+    """
+    qemu = system / "usr" / "bin" / program
     if not qemu.is_file():
         raise ToolError(f"the package qemu-user brought no {qemu.name}")
     kinds = {segment.kind for segment in read_elf(qemu, "program").segments}

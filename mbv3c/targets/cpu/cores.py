@@ -19,8 +19,12 @@ from mbv3c.targets.library.target import LibraryTarget, tvm_target
 # (`smlal`), by NEON's dot products of four int8 (`sdot`, an option of Armv8.2), by these and
 # products of matrices of int8 (`smmla`, which Armv8.6 requires), by pairs of int16 of AVX2 or
 # AVX-512BW (`vpmaddwd`), by the dot products of AVX-512 VNNI or AVX-VNNI (`vpdpbusd`), on Cortex-M
-# by pairs of int16 (`smlad`) or by Helium (`vmladava`).
-INTEGERS = ("portable", "neon", "dotprod", "i8mm", "pairs", "vnni", "smlad", "helium")
+# by pairs of int16 (`smlad`) or by Helium (`vmladava`), as LLVM compiles plain products on 32-bit
+# ARM (`vmlal`), and wherever a sum rounds to integers better than an instruction (`adding`).
+INTEGERS = (
+    *("portable", "neon", "dotprod", "i8mm", "pairs", "vnni", "smlad", "helium"),
+    *("vmlal", "adding"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Processor:
         registers: number of vector registers.
         lane_operands: whether a multiply-add can take one lane of a vector as the operand of all
             lanes (NEON `fmla v, v, v.s[i]`); otherwise a scalar is broadcast from memory.
+        paired_loads: whether two vectors that lie side by side are loaded at once, as by AArch64's
+            `ldp`.
         partial_cost: cost of an operation on half a vector or less, relative to a full vector.
         l1_bytes: level-1 data cache of a core.
         l2_bytes: level-2 cache that a core may fill.
@@ -53,6 +59,7 @@ class Processor:
     fp16: bool = False
     integers: str = "portable"
     parallel_madds: int = 200_000
+    paired_loads: bool = False
 
     def lanes(self, dtype: str) -> int:
         """Return how many values of `dtype` a vector holds."""
@@ -74,11 +81,19 @@ _NEON = Processor(
     fma_chains=8,
     cores=1,
     integers="neon",
+    paired_loads=True,
 )
 _DOT = replace(_NEON, fp16=True, integers="dotprod")  # Armv8.2 with both of its options
-_AVX2 = replace(_NEON, vector_bytes=32, registers=16, lane_operands=False, integers="pairs")
+_X86 = replace(_NEON, registers=16, lane_operands=False, paired_loads=False, integers="portable")
+_AVX2 = replace(_X86, vector_bytes=32, integers="pairs")
 _AVX512 = replace(_AVX2, vector_bytes=64, registers=32)
 
+# 32 bits: half of the registers, and `vmla` takes a lane, which `vfma` does not.
+_ARMV7 = replace(_NEON, registers=16, paired_loads=False, fma_chains=4, integers="vmlal")
+# Vectors of 256 bits; `vfmacc.vf` takes a scalar from a register of its own.
+_RVV256 = replace(
+    _NEON, vector_bytes=32, lane_operands=False, paired_loads=False, integers="adding"
+)
 _MATRIX = replace(_DOT, integers="i8mm")
 # Four pipes that multiply vectors instead of two.
 _WIDE = replace(_DOT, fma_chains=16, l1_bytes=64 * _KIB)
@@ -118,6 +133,9 @@ CORES = {
     "neoverse-n2": _caches(_MATRIX, 64, 512),  # 102099
     "neoverse-v2": _caches(_WIDE_MATRIX, 64, 1024),  # 102375
     "apple-m1": _caches(_WIDE, 128, 12 * 1024),
+    "cortex-a7": _caches(_ARMV7, 32, 512),  # DDI 0464; NXP's data sheet of the i.MX 7Dual
+    "cortex-a9": _caches(_ARMV7, 32, 1024),  # DDI 0388; NXP's data sheet of the i.MX 6Quad
+    "spacemit-x60": _caches(_RVV256, 32, 512),  # SpacemiT's data sheet of the K1
     "x86-64-v3": replace(_AVX2, l2_bytes=256 * _KIB, fma_chains=10),
     "x86-64-v4": replace(_AVX512, l2_bytes=1024 * _KIB),
 }
@@ -184,11 +202,10 @@ def _detected(target: LibraryTarget, triple_target: tvm.target.Target) -> Proces
     if target.arch == "aarch64":
         return here
     x86 = replace(
-        here,
-        lane_operands=False,
-        registers=16,
+        _X86,
         fp16=has("avx512fp16", triple_target),
-        integers="portable",
+        l1_bytes=here.l1_bytes,
+        l2_bytes=here.l2_bytes,
     )
     if has("avx512f", triple_target):
         pairs = "pairs" if has("avx512bw", triple_target) else "portable"

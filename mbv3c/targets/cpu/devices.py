@@ -3,7 +3,7 @@
 Cores are those of the board or phone named beside each.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from mbv3c.precision import FP16, FP32, INT8
@@ -19,12 +19,16 @@ class CpuTarget(LibraryTarget):
 
     Attributes:
         emulated_as: the name of the processor in QEMU; empty where QEMU has none.
+        emulated_with: what QEMU is to change of that processor, as its option -cpu takes it.
+        has_runtime: whether TVM has a runtime for it; without one it gets C libraries alone.
         isa: the row of `ISAS` that every processor of a portable target has; empty for a target
             that is one processor.
     """
 
     emulated_as: str = ""
     isa: str = ""
+    emulated_with: str = field(default="", kw_only=True)
+    has_runtime: bool = field(default=True, kw_only=True)
 
     def on_cores(self, cores: int) -> Self:
         return replace(self, cores=min(cores, FEW_CORES))
@@ -36,6 +40,8 @@ class CpuTarget(LibraryTarget):
 _LINUX = "aarch64-linux-gnu"
 _ANDROID = "aarch64-linux-android"
 _X86 = "x86_64-linux-gnu"
+_ARMV7 = "armv7-linux-gnueabihf"
+_RISCV = "riscv64-linux-gnu"
 
 HOST_CPU = CpuTarget("host_cpu", NATIVE, NATIVE, NATIVE, NATIVE, 1, "the machine that compiles")
 
@@ -43,7 +49,12 @@ HOST_CPU = CpuTarget("host_cpu", NATIVE, NATIVE, NATIVE, NATIVE, 1, "the machine
 # (github.com/hrw/arm-socs-table, issues 88, 98 and 99), and no kernel is written in either.
 _NARROW = ("sve", "sve2", "bf16")
 
-# QEMU 7.2, which Debian 12 has, knows few cores. Another has all instructions of a core that it
+# LLVM splits products from their sums on these cores, where they follow one another closely. Tiles
+# have enough sums for them not to. Its other scheduler leaves values in registers.
+_PRODUCTS_AND_SUMS = ("-vmlx-hazards", "-expand-fp-mlx", "+use-misched")
+_RVV256 = "v=true,vext_spec=v1.0,vlen=256"
+
+# QEMU 7.2, which Debian 12 has, knows few cores, and of RISC-V no `czero` (Zicond). Another has all instructions of a core that it
 # lacks, and `max` those of Armv8.6 and more. What phones have and lack is in /proc/cpuinfo of each,
 # collected in github.com/hrw/arm-socs-table: of the Snapdragon 845 in issue 11, the Snapdragon 685
 # in 174, Helio G85 in 44, Unisoc T606 in 119, the Tensor of the Pixel 6 in 60.
@@ -91,12 +102,16 @@ CPUS: tuple[CpuTarget, ...] = (
     CpuTarget("arm_cpu", "cortex-x4-android", _ANDROID, "cortex-x4", "aarch64", 1, "Snapdragon 8 Gen 3", "max", without=_NARROW),
     CpuTarget("arm_cpu", "cortex-a75-nodotprod-android", _ANDROID, "cortex-a75", "aarch64", 4, "Snapdragon 845", "cortex-a76", without=("dotprod",)),
     CpuTarget("arm_cpu", "cortex-a55-nodotprod-android", _ANDROID, "cortex-a55", "aarch64", 4, "Snapdragon 845", "cortex-a76", without=("dotprod",)),
+    CpuTarget("arm_cpu", "cortex-a7", _ARMV7, "cortex-a7", "armv7", 4, "Raspberry Pi 2, i.MX 7", "cortex-a7", generating=_PRODUCTS_AND_SUMS, has_runtime=False),
+    CpuTarget("arm_cpu", "cortex-a9", _ARMV7, "cortex-a9", "armv7", 4, "i.MX 6", "cortex-a9", generating=_PRODUCTS_AND_SUMS, has_runtime=False),
+    CpuTarget("riscv_cpu", "spacemit-k1", _RISCV, "spacemit-x60", "riscv64", 4, "Banana Pi BPI-F3", "rv64", emulated_with=_RVV256, without=("zicond",), has_runtime=False),
     HOST_CPU,
     CpuTarget("host_cpu", "avx2", _X86, "x86-64-v3", "x86_64", 1, "PCs and servers since Haswell and Zen", isa="AVX2"),
     CpuTarget("host_cpu", "avx512", _X86, "x86-64-v4", "x86_64", 1, "servers since Skylake, Zen 4", isa="AVX-512"),
 )
 # fmt: on
 
+_STANDALONE = "mbv3c.targets.cpu.standalone.backend"
 MOST_CORES = 64
 FEW_CORES = 4  # of a board with more, that an inference takes unless it is told
 
@@ -113,7 +128,8 @@ CORES = Option(
 WING = Wing(
     module="mbv3c.targets.cpu.backend",
     targets=CPUS,
-    defaults={"arm_cpu": "cortex-a76", "host_cpu": NATIVE},
+    others={cpu.name: _STANDALONE for cpu in CPUS if not cpu.has_runtime},
+    defaults={"arm_cpu": "cortex-a76", "host_cpu": NATIVE, "riscv_cpu": "spacemit-k1"},
     precisions=(FP32, FP16, INT8),
     table=library_table(_verified_on),
     options=(

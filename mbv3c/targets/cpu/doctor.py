@@ -3,14 +3,16 @@
 import platform
 
 from mbv3c.execution.cache import FETCH_COMMAND
+from mbv3c.execution.emulator.cores import CORES_FETCH, fetch_cores, kit_in_place
 from mbv3c.execution.emulator.kit import fetch, kit_folder, kit_in, native_arch
 from mbv3c.execution.emulator.llvm import LLVM_REMEDY, fetch_llvm, find_llvm
+from mbv3c.progress import Progress
 from mbv3c.targets.wing import Doctor, Requirement
 
 
 def diagnose() -> list[Requirement]:
     """Look for the emulator and what it runs, and for what estimates cycles."""
-    return [*_diagnose_kit(), _diagnose_llvm()]
+    return [*_diagnose_kit(), *_diagnose_cores(), _diagnose_llvm()]
 
 
 def _diagnose_kit() -> list[Requirement]:
@@ -32,6 +34,18 @@ def _diagnose_kit() -> list[Requirement]:
     ]
 
 
+def _diagnose_cores() -> list[Requirement]:
+    kit = kit_in_place()
+    places = {"32-bit emulator": kit.system, "32-bit counter": kit.counter}
+    remedy = f"for 32-bit ARM and RISC-V: {CORES_FETCH}"
+    return [
+        Requirement(name, True, str(place), optional=True)
+        if place.exists()
+        else Requirement(name, False, "not fetched", remedy, optional=True)
+        for name, place in places.items()
+    ]
+
+
 def _diagnose_llvm() -> Requirement:
     llvm = find_llvm()
     if llvm is None:
@@ -42,4 +56,9 @@ def _diagnose_llvm() -> Requirement:
     return Requirement("llvm-mca", True, f"{program} {llvm.version}", optional=True)
 
 
-DOCTOR = Doctor(diagnose, {"emulator": fetch, "cycles": fetch_llvm})
+def _fetch_emulators(progress: Progress) -> None:
+    fetch(progress)
+    fetch_cores(progress)
+
+
+DOCTOR = Doctor(diagnose, {"emulator": _fetch_emulators, "cycles": fetch_llvm})

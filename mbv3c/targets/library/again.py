@@ -6,13 +6,16 @@ from dataclasses import dataclass, replace
 import onnx
 
 from mbv3c.bundle import Bundle, read_bundled
+from mbv3c.c_library.check import has_constants
+from mbv3c.c_library.driver import constant_block
+from mbv3c.c_library.run import CLibrary
 from mbv3c.errors import BundleError
 from mbv3c.execution.executable import read_calls
 from mbv3c.job import Job
 from mbv3c.lowering.describe import KernelRecord, kernels_of, memory_of
 from mbv3c.lowering.lower import Lowered
 from mbv3c.manifest import MANIFEST
-from mbv3c.parity.constants import ConstantsParity, check_constants
+from mbv3c.parity.constants import ConstantFault, ConstantsParity, check_constants
 from mbv3c.prepare import Prepared, rewritten_for
 from mbv3c.targets.library.building import Lowering, job_of, lower_library, target_of
 from mbv3c.targets.library.manifest import LibraryManifest, manifest_of
@@ -99,6 +102,23 @@ def constants_of(bundle: Bundle, again: Again, entry: str) -> ConstantsParity:
     linked = read_calls(bundle.library, entry)
     packed = [step.constants for step in again.lowered.plan.steps]
     return check_constants(manifest.kernels, packed, linked)
+
+
+def archived_constants(
+    bundle: Bundle, again: Again, library: CLibrary, alignment: int
+) -> ConstantsParity:
+    """Compare the constants of a C library with those of its model, byte by byte.
+
+    Raises:
+        BundleError: the library is damaged, or the manifest describes other kernels.
+    """
+    check_described(bundle, again)
+    steps = again.lowered.plan.steps
+    count, size = sum(len(s.constants) for s in steps), sum(s.constant_bytes for s in steps)
+    if has_constants(library, constant_block(again.lowered, alignment).data):
+        return ConstantsParity(count, size, ())
+    text = f"{library.archive.name} has other constants than its model gives"
+    return ConstantsParity(count, size, (ConstantFault("", (), 0, 0, 0, text),))
 
 
 def check_described(bundle: Bundle, again: Again) -> None:

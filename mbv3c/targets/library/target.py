@@ -31,6 +31,8 @@ class LibraryTarget(Target):
         example: a board or phone with this processor.
         without: what the library does without, of what LLVM takes the core to have: the device
             lacks it, or nothing here needs it. By LLVM's names.
+        generating: how LLVM is to generate code otherwise than it does for the core by itself:
+            its names, each behind + or -.
     """
 
     triple: str
@@ -39,6 +41,7 @@ class LibraryTarget(Target):
     cores: int
     example: str
     without: tuple[str, ...] = field(default=(), kw_only=True)
+    generating: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def runs_natively(self) -> bool:
@@ -80,14 +83,16 @@ def tvm_target(target: LibraryTarget) -> "tvm.target.Target":
     """Say in TVM's terms what to generate the processor's code for; `target` must be resolved."""
     import tvm
 
-    absent = {"mattr": [f"-{name}" for name in target.without]} if target.without else {}
+    changes = [*(f"-{name}" for name in target.without), *target.generating]
+    hard = target.triple.endswith("eabihf")
     return tvm.target.Target(
         {
             "kind": "llvm",
             "mtriple": target.triple,
             "mcpu": target.cpu,
             "num-cores": target.cores,
-            **absent,
+            **({"mattr": changes} if changes else {}),
+            **({"mfloat-abi": "hard"} if hard else {}),
         }
     )
 

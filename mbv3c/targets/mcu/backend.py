@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import tvm
 
 from mbv3c.bundle import Bundle
 from mbv3c.costs.asking import Coster
@@ -22,39 +21,32 @@ from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.lowering.qdq import read_pairs
 from mbv3c.manifest import Manifest
 from mbv3c.parity.gate.baseline import Footprint
-from mbv3c.parity.gate.blocks import BlockErrors
-from mbv3c.parity.ladder.climb import BackendStages
-from mbv3c.parity.ladder.ladder import Ladder
 from mbv3c.parity.verdict import Verdict
 from mbv3c.precision import Precision
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.target import Target
-from mbv3c.targets.backend import Backend, Built
+from mbv3c.targets.backend import Built
 from mbv3c.targets.cpu.select_top import taken_in
 from mbv3c.targets.library import building as libraries
+from mbv3c.targets.library.c_only import CLibraryBackend
 from mbv3c.targets.library.manifest import LibraryTargetRecord
 from mbv3c.targets.mcu import report
-from mbv3c.targets.mcu.building import McuBuild, build, lower_quantized
+from mbv3c.targets.mcu.building import McuBuild, build, lower_quantized, tvm_target
 from mbv3c.targets.mcu.devices import WING, McuOptions, McuTarget, read_options
 from mbv3c.targets.mcu.kit import require_kit
 from mbv3c.targets.mcu.manifest import McuManifest, c_library_of, manifest_of, record_of
 from mbv3c.targets.mcu.runner import BoardRunner, described
-from mbv3c.targets.mcu.verifying import verify
+from mbv3c.targets.mcu.verifying import checked_files
 
 
-class McuBackend(Backend):
+class McuBackend(CLibraryBackend):
     """Compiles for Cortex-M."""
 
     wing = WING
     manifest = McuManifest
-    tools = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxsim", "ziglang")
     describe_compiled = report.describe_compiled
     describe_bundle = staticmethod(report.describe_bundle)
-
-    @property
-    def built_in(self) -> Mapping[str, str]:
-        return {"LLVM": str(tvm.target.codegen.llvm_version_major())}
 
     def read_options(
         self, target: Target, given: Mapping[str, Any], *, explain: bool
@@ -79,10 +71,6 @@ class McuBackend(Backend):
         """
         check_operators(graph, taken_in(graph))
         return lower_quantized(read_pairs(graph, wide=False), _mcu(job.target))
-
-    def lower(self, prepared: Prepared, job: Job, progress: Progress) -> Lowered:
-        progress(f"compiling for {job.target.name} ({len(prepared.graph.graph.node)} operators)")
-        return libraries.lower_library(self, prepared.graph, job, prepared.reports)
 
     def build(self, prepared: Prepared, lowered: Any, job: Job, folder: Path) -> Built:
         built = build(prepared, lowered, job, self.tools, folder)
@@ -128,12 +116,16 @@ class McuBackend(Backend):
         inputs: list[Feed] | None = None,
     ) -> Verdict:
         with self.open(bundle, progress, place) as opened:
-            return verify(self, bundle, opened, progress, known, inputs)
-
-    def blocks(
-        self, bundle: Bundle, progress: Progress, inputs: list[Feed] | None = None
-    ) -> BlockErrors | str:
-        return "The kernels of a microcontroller's library are checked one by one; see the checks."
+            target = self.target_of(bundle)
+            return self.verify_library(
+                bundle,
+                opened,
+                tvm_target(target),
+                lambda again: checked_files(bundle, again, target),
+                progress,
+                known,
+                inputs,
+            )
 
     def footprint(self, bundle: Bundle) -> Footprint:
         manifest, record = manifest_of(bundle), record_of(bundle)
@@ -145,15 +137,6 @@ class McuBackend(Backend):
             "sram_bytes": manifest.image.sram_bytes,
         }
         return Footprint(1, sizes)
-
-    def stages(
-        self, bundle: Bundle, ladder: Ladder, progress: Progress, place: Place | None = None
-    ) -> BackendStages:
-        raise UsageError(
-            f"{bundle.manifest.target.name} has no stages that run apart: `mbv3c verify` checks "
-            "every kernel by itself, and the ladder of the same model for host_cpu in int8 the "
-            "steps before"
-        )
 
     def check_bench(self, bundle: Bundle) -> None:
         raise UsageError(

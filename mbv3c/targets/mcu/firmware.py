@@ -5,41 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-import numpy as np
 from elftools.elf.elffile import ELFFile
 
+from mbv3c.c_library.on_files import main_source
 from mbv3c.c_library.run import CLibrary
 from mbv3c.execution.link import run_zig, zig_machine
-from mbv3c.manifest import TensorRecord
 from mbv3c.targets.mcu.devices import McuTarget
 
 STACK_BYTES = 4096  # of which the emulated program says that it is enough
+HEADER = "bare_metal.h"  # what programs include
 _SOURCES = Path(__file__).parent / "bare_metal"
 _FLAGS = (
     *("-std=c11", "-O2", "-g0", "-ffreestanding", "-fno-builtin", "-fno-stack-protector"),
     *("-ffunction-sections", "-fno-sanitize=all", "-fno-unwind-tables"),
     "-fno-asynchronous-unwind-tables",
 )
-
-_MAIN = Template("""\
-#include "bare_metal.h"
-#include "$prefix.h"
-
-static _Alignas(${macro}_ARENA_ALIGNMENT) unsigned char arena[${macro}_ARENA_BYTES];
-/* Inputs and outputs begin right behind a multiple of 64, as an application's may. */
-static _Alignas(64) unsigned char $buffers;
-
-int main(void) {
-  for (int at = 0; $loaded; ++at) {
-    MARK(100);
-    const int code = ${prefix}_run($arguments, arena);
-    MARK(101);
-    if (code != ${macro}_OK) fail("${prefix}_run returned an error");
-    $saved
-  }
-  return 0;
-}
-""")
 
 
 @dataclass(frozen=True)
@@ -53,68 +33,6 @@ class ImageSizes:
 
     flash_bytes: int
     sram_bytes: int
-
-
-@dataclass(frozen=True)
-class Buffers:
-    """Inputs and outputs of a library in the C of a program that reads and writes files.
-
-    Attributes:
-        declared: the buffers, which begin right behind a multiple of 64.
-        loaded: a condition: the files of input number `at` are there, and were read.
-        arguments: the inputs and outputs of a call.
-        saved: what writes the outputs.
-    """
-
-    declared: str
-    loaded: str
-    arguments: str
-    saved: str
-
-
-def main_source(library: CLibrary) -> str:
-    """Return a program that runs a library on one file after another."""
-    buffers = buffers_of(library)
-    return _MAIN.substitute(
-        prefix=library.prefix,
-        macro=library.prefix.upper(),
-        buffers=buffers.declared,
-        loaded=buffers.loaded,
-        arguments=buffers.arguments,
-        saved=buffers.saved,
-    )
-
-
-def buffers_of(library: CLibrary) -> Buffers:
-    """Return the buffers of a library's inputs and outputs."""
-    names, buffers = list[str](), list[str]()
-    loaded, saved = list[str](), list[str]()
-    for kind, records in (("in", library.inputs), ("out", library.outputs)):
-        pointers = []
-        for number, record in enumerate(records):
-            size, off = bytes_of(record), np.dtype(record.dtype).itemsize
-            name = f"{kind}_{number}"
-            buffers.append(f"{name}[{size + off}]")
-            pointers.append(f"(void *)({name} + {off})")
-            file = f'file_name(at, {number}, "{kind}"), {name} + {off}, {size}'
-            (loaded if kind == "in" else saved).append(
-                f"load_file({file})" if kind == "in" else f"save_file({file});"
-            )
-        if len(records) == 1:
-            names.append(pointers[0])
-        else:
-            names.append(f"&({library.prefix}_{kind}put_t){{{', '.join(pointers)}}}")
-    return Buffers(
-        ", ".join(buffers),
-        " && ".join(loaded) or "at < 1",
-        ", ".join(names),
-        "\n    ".join(saved),
-    )
-
-
-def bytes_of(record: TensorRecord) -> int:
-    """Return the size of an input or output."""
-    return int(np.prod(record.shape, dtype=np.int64)) * np.dtype(record.dtype).itemsize
 
 
 def link_program(
@@ -136,7 +54,7 @@ def link_program(
     machine = zig_machine(target.triple, target.cpu)
     (folder / "main.c").write_text(source)
     (folder / "bare_metal.c").write_bytes((_SOURCES / "bare_metal.c").read_bytes())
-    (folder / "bare_metal.h").write_bytes((_SOURCES / "bare_metal.h").read_bytes())
+    (folder / HEADER).write_bytes((_SOURCES / HEADER).read_bytes())
     (folder / library.header.name).write_bytes(library.header.read_bytes())
     places = Template((_SOURCES / "program.ld").read_text())
     (folder / "program.ld").write_text(
@@ -178,7 +96,7 @@ def image_sizes(
     Raises:
         ToolError: the compiler or the linker fails.
     """
-    return sizes_of(link_program(library, target, main_source(library), folder, needs))
+    return sizes_of(link_program(library, target, main_source(library, HEADER), folder, needs))
 
 
 _WRITABLE, _ALLOCATED = 1, 2  # sh_flags

@@ -2,7 +2,7 @@
 
 mcu-kit-DIGEST/
 system/          qemu-system-arm with its own libraries (Debian packages)
-counter-DIGEST/  counter.so, a plugin of the emulator, built from bare_metal/counter.c
+counter-DIGEST/  counter.so, a plugin of the emulator, built from execution/emulator/blocks.c
 """
 
 import platform
@@ -13,7 +13,6 @@ from mbv3c.errors import ToolError
 from mbv3c.execution.cache import (
     APT_REMEDY,
     FETCH_COMMAND,
-    build_with_zig,
     cache_root,
     digest_of,
     only_one,
@@ -21,16 +20,13 @@ from mbv3c.execution.cache import (
     require_apt,
     unpack_packages,
 )
+from mbv3c.execution.emulator.blocks import build_counter, counter_in
 from mbv3c.execution.emulator.kit import native_arch
 from mbv3c.execution.processes import require
 from mbv3c.progress import Progress
 
 _PACKAGES = ("qemu-system-arm",)
-_COUNTER_SOURCE = Path(__file__).parent / "bare_metal" / "counter.c"
-_COUNTER_FLAGS = (
-    *("-target", "x86_64-linux-gnu.2.17", "-shared", "-fPIC", "-O2", "-s", "-std=c11"),
-    *("-D_GNU_SOURCE", "-fvisibility=hidden", "-Wl,--allow-shlib-undefined"),
-)
+_COUNTER = "the instruction counter of Cortex-M boards"
 _FOLDERS = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
 _LOADER = "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
 _PROGRAM = "usr/bin/qemu-system-arm"
@@ -62,8 +58,7 @@ class McuKit:
 def kit_in_place() -> McuKit:
     """Return where the parts of the kit are, whether they are there or not."""
     folder = cache_root() / f"mcu-kit-{digest_of(' '.join(_PACKAGES).encode())}"
-    recipe = _COUNTER_SOURCE.read_bytes() + " ".join(_COUNTER_FLAGS).encode()
-    return McuKit(folder / "system", folder / f"counter-{digest_of(recipe)}" / "counter.so")
+    return McuKit(folder / "system", counter_in(folder))
 
 
 def mcu_kit() -> McuKit | None:
@@ -102,7 +97,7 @@ def fetch(progress: Progress) -> McuKit:
     kit = kit_in_place()
     with only_one(kit.system.parent, progress):
         provide(kit.system, lambda place: _fetch_system(place, progress))
-        provide(kit.counter.parent, lambda place: _build_counter(place, progress))
+        provide(kit.counter.parent, lambda place: build_counter(place, _COUNTER, progress))
     return kit
 
 
@@ -140,11 +135,3 @@ def _fetch_system(place: Path, progress: Progress) -> None:
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-
-
-def _build_counter(place: Path, progress: Progress) -> None:
-    """Build the instruction counter, a plugin of the emulator."""
-    what = "the instruction counter of Cortex-M boards"
-    progress(f"building {what}")
-    arguments = ["cc", str(_COUNTER_SOURCE), *_COUNTER_FLAGS, "-o", str(place / "counter.so")]
-    build_with_zig(what, arguments, part="linker", timeout=600)

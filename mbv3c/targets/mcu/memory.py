@@ -2,10 +2,11 @@
 
 from math import floor, sqrt
 
+from mbv3c.c_library.on_files import bytes_of
 from mbv3c.c_library.run import CLibrary
 from mbv3c.errors import UsageError
 from mbv3c.targets.mcu.devices import KIB, McuTarget
-from mbv3c.targets.mcu.firmware import STACK_BYTES, ImageSizes, bytes_of
+from mbv3c.targets.mcu.firmware import STACK_BYTES, ImageSizes
 
 _IMAGE_RANK = 4  # [N, C, H, W]
 _LEAST_WIDTH = 0.25  # of the width that it has: less is another network

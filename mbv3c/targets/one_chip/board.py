@@ -14,6 +14,7 @@ from string import Template
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv3c.c_library.on_files import buffers_of
 from mbv3c.c_library.run import CLibrary
 from mbv3c.errors import ToolError, UsageError
 from mbv3c.feeds import Array, Feed
@@ -21,7 +22,7 @@ from mbv3c.nearest import among
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets.ethos_u.manifest import EndRecord
 from mbv3c.targets.mcu.devices import MCUS, McuTarget
-from mbv3c.targets.mcu.firmware import buffers_of, link_program
+from mbv3c.targets.mcu.firmware import link_program
 from mbv3c.targets.mcu.kit import McuKit
 from mbv3c.targets.mcu.runner import BoardRunner, described
 from mbv3c.targets.one_chip.chain import Answer

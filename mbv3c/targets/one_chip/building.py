@@ -13,6 +13,7 @@ from mbv3c import bundle as bundles
 from mbv3c.bundle import Bundle, Golden, read_listed
 from mbv3c.c_library.golden import VECTORS
 from mbv3c.c_library.names import FOLDER
+from mbv3c.c_library.on_files import bytes_of
 from mbv3c.errors import BundleError, ModelError, UsageError
 from mbv3c.feeds import Array, Feed
 from mbv3c.job import Job
@@ -28,7 +29,6 @@ from mbv3c.targets.ethos_u.manifest import manifest_of
 from mbv3c.targets.ethos_u.memories import VELA_INI
 from mbv3c.targets.library.c_request import c_request
 from mbv3c.targets.mcu.devices import KIB
-from mbv3c.targets.mcu.firmware import bytes_of
 from mbv3c.targets.one_chip.chain import Chain
 from mbv3c.targets.one_chip.library import build_firmware
 from mbv3c.targets.one_chip.lowering import FirmwareLowered

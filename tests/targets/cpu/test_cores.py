@@ -16,7 +16,8 @@ from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, processor_of
 from mbv3c.targets.cpu.devices import CPUS, CpuTarget
 from mbv3c.targets.library.target import resolve, tvm_target
 
-ARM = [target for target in CPUS if target.family == "arm_cpu"]
+ARM = [target for target in CPUS if target.family == "arm_cpu" and target.has_runtime]
+OTHERS = [target for target in CPUS if not target.has_runtime]
 
 
 @pytest.mark.parametrize("target", ARM, ids=lambda target: target.name)
@@ -26,6 +27,19 @@ def test_every_arm_core_is_known(target: CpuTarget) -> None:
     assert known == (replace(core, integers="neon") if "dotprod" in target.without else core)
     assert (known.vector_bytes, known.registers, known.lane_operands) == (16, 32, True)
     assert target.cpu in SCHEDULING_MODELS
+
+
+@pytest.mark.parametrize("target", OTHERS, ids=lambda target: target.name)
+def test_llvm_has_the_cores_without_a_runtime_and_what_kernels_use(target: CpuTarget) -> None:
+    compiled = tvm_target(target)
+    assert target.cpu in codegen.llvm_get_cpu_archlist(compiled)
+    features = set(codegen.llvm_get_cpu_features(compiled))
+    found = processor_of(target)
+    assert found.vector_bytes * 8 == (256 if "zvl256b" in features else 128)
+    assert {"neon", "v"} & features
+    assert not {"zicond", "vmlx-hazards", "expand-fp-mlx"} & features
+    assert found.registers == (16 if "neon" in features else 32)
+    assert not found.fp16
 
 
 # LLVM's second names of cores, which its list leaves out.

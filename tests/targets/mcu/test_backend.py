@@ -13,13 +13,13 @@ import pytest
 from mbv3c import inference
 from mbv3c.c_library.check import FilesParity
 from mbv3c.targets import open_bundle
-from mbv3c.targets.library.again import lowered_again
+from mbv3c.targets.library.again import archived_constants, lowered_again
 from mbv3c.targets.mcu.backend import BACKEND
 from mbv3c.targets.mcu.devices import MCUS
 from mbv3c.targets.mcu.kit import require_kit
 from mbv3c.targets.mcu.manifest import c_library_of, manifest_of, record_of
 from mbv3c.targets.mcu.runner import BoardRunner, described
-from mbv3c.targets.mcu.verifying import _constants, _files
+from mbv3c.targets.mcu.verifying import checked_files
 from tests.built_once import built_once
 from tests.c_library.tampering import changed, replaced
 from tests.command_line import document, mbv3c
@@ -86,12 +86,16 @@ def test_it_gives_the_golden_output_and_counts(bundle: Path) -> None:
 def test_a_constant_that_is_not_the_models_is_found(bundle: Path, tmp_path: Path) -> None:
     opened = open_bundle(bundle)
     again = lowered_again(BACKEND, opened)
-    assert _constants(opened, again, record_of(opened).arena_alignment).passed
+    assert archived_constants(
+        opened, again, c_library_of(opened), record_of(opened).arena_alignment
+    ).passed
     step = next(step for step in again.lowered.plan.steps if step.constants)
     weights = step.arguments[1]
     assert isinstance(weights, np.ndarray)
     weights.flat[-1] ^= 1
-    found = _constants(opened, again, record_of(opened).arena_alignment)
+    found = archived_constants(
+        opened, again, c_library_of(opened), record_of(opened).arena_alignment
+    )
     assert found.missed == [
         f"{c_library_of(opened).archive.name} has other constants than its model gives"
     ]
@@ -106,9 +110,9 @@ def test_what_lies_beside_the_archive_is_what_the_model_gives(
 
     opened = open_bundle(bundle)
     again, target = lowered_again(BACKEND, opened), BACKEND.target_of(opened)
-    assert _files(opened, again, target) == FilesParity(6)
+    assert checked_files(opened, again, target) == FilesParity(6)
     broken = open_bundle(changed(bundle, tmp_path, change))
-    assert _files(broken, again, target).missed == [
+    assert checked_files(broken, again, target).missed == [
         "c/include/g.h is not what this version of mbv3c writes for this model",
         "manifest.json: its image is not what a program with the library takes",
     ]

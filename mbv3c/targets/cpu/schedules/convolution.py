@@ -23,6 +23,7 @@ from mbv3c.targets.cpu.cores import Processor
 
 _MAX_OUTPUTS = 16
 _MAX_VECTORS = 8
+_AHEAD = 7  # vectors of the next row that LLVM loads ahead, on cores that load one at a time
 _CHANNELS_OF_A_LOOP = 8  # with fewer, a loop for every tap costs more than it saves
 
 
@@ -234,7 +235,8 @@ def _cost(shape: Convolution, tile: Tile, processor: Processor) -> float:
 def _operands(shape: Convolution, run: int, vectors: int, processor: Processor) -> int:
     """Return how many registers a tile needs beside its accumulators."""
     if _loads_lanes_of_rows(shape, processor):
-        return _vectors_of_row(shape.horizontal, run, processor.lanes(shape.dtype)) + vectors
+        row = _vectors_of_row(shape.horizontal, run, processor.lanes(shape.dtype))
+        return row + vectors + (0 if processor.paired_loads else _AHEAD)
     return min(run, vectors) + 1
 
 
@@ -245,7 +247,7 @@ def _loads(shape: Convolution, run: int, panel: Panels, processor: Processor) ->
     right = shape.horizontal
     taps = shape.inputs * shape.vertical.taps * right.taps
     bytes_of_weights = taps * panel.columns * np.dtype(shape.dtype).itemsize
-    paired = bytes_of_weights <= emit.PAIRED_LOAD_BYTES
+    paired = processor.paired_loads and bytes_of_weights <= emit.PAIRED_LOAD_BYTES
     return _vectors_of_row(right, run, processor.lanes(shape.dtype)) / right.taps + len(
         panel.widths
     ) / (2 if paired else 1)

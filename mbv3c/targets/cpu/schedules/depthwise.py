@@ -14,6 +14,8 @@ from mbv3c.lowering.schedules.emit import Expr, panels
 from mbv3c.lowering.schedules.windows import Conditions, OutputRun, for_each_row, for_each_run
 from mbv3c.targets.cpu.cores import Processor
 
+_LONG_RUN = 8
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -51,11 +53,22 @@ def default(shape: Depthwise, processor: Processor) -> Tile:
         (
             tile
             for tile in legal(shape, processor)
-            if tile.outputs <= processor.registers // 4 and tile.vectors == 1
+            if tile.outputs <= _most_outputs(shape, processor) and tile.vectors == 1
             if not tile.rows_outer
         ),
         key=lambda tile: _cost(shape, tile, processor),
     )
+
+
+def _most_outputs(shape: Depthwise, processor: Processor) -> int:
+    """Return how long a run may be, to leave registers for weights.
+
+    Where those of a window are too many to stay, a longer run loads them less often.
+    """
+    few = processor.registers // 4
+    taps = shape.vertical.taps * shape.horizontal.taps
+    stay = few + taps + 2 <= processor.registers
+    return few if stay or not processor.lane_operands else max(few, _LONG_RUN)
 
 
 def generate(shape: Depthwise, tile: Tile, processor: Processor) -> PrimFunc:

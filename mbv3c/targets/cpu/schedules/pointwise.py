@@ -21,6 +21,7 @@ from mbv3c.targets.cpu.cores import Processor
 
 _MAX_ROWS = 16
 _MAX_VECTORS = 16
+_CONSTANTS = 2
 _HALF_LANES = 16  # registers from which NEON can take a lane of half precision
 
 
@@ -118,7 +119,7 @@ def _tile(
     full_steps = shape.inputs // step
 
     def multiply_steps(start: Expr, steps: int) -> None:
-        turns = emit.turns(steps, _step_bytes(shape, step, panel)) if step > 1 else 1
+        turns = _turns(shape, steps, panel, processor) if step > 1 else 1
         with emit.loop(steps // turns) as ko:
             for turn in range(turns):
                 first = start + (ko * turns + turn) * step
@@ -161,16 +162,30 @@ def _operands(shape: Pointwise, rows: int, vectors: int, processor: Processor) -
     """Return how many registers a tile needs beside its accumulators.
 
     With lane operands these are a vector of every row, a second vector of every row whose load
-    LLVM pairs, and the weights of one place along K. Without them, LLVM issues the broadcasts of
+    LLVM pairs, and the weights of one place along K; with few registers, also those in which LLVM
+    keeps constants of the activation. Without them, LLVM issues the broadcasts of
     all rows together.
     """
     if not processor.lane_operands:
         return rows + min(vectors, 3)
-    return rows + _paired(shape, rows) + vectors
+    constants = 0 if processor.paired_loads else _CONSTANTS
+    return rows + _paired(shape, rows, processor) + vectors + constants
 
 
-def _paired(shape: Pointwise, rows: int) -> int:
+def _turns(shape: Pointwise, steps: int, panel: tuple[int, ...], processor: Processor) -> int:
+    """Return how many steps along K one turn of the loop takes.
+
+    Without paired loads it is one: LLVM loads what a second step reads of x ahead, and there are
+    no registers for it.
+    """
+    step = processor.lanes(shape.dtype)
+    return emit.turns(steps, _step_bytes(shape, step, panel)) if processor.paired_loads else 1
+
+
+def _paired(shape: Pointwise, rows: int, processor: Processor) -> int:
     """Return how many rows of a tile paired loads reach from one pointer."""
+    if not processor.paired_loads:
+        return 0
     row_bytes = shape.inputs * np.dtype(shape.dtype).itemsize
     return min(rows, 1 + (emit.PAIRED_LOAD_BYTES - 1) // row_bytes)
 
@@ -194,10 +209,13 @@ def _tile_cost(shape: Pointwise, rows: int, panel: tuple[int, ...], processor: P
     slots = sum(1.0 if width == lanes else processor.partial_cost for width in panel)
     products = rows * slots
     if processor.lane_operands:  # every instruction takes a slot of the front end
-        step_bytes = _step_bytes(shape, lanes, panel)
-        turns = emit.turns(max(1, shape.inputs // lanes), step_bytes)
-        from_x = (rows - _paired(shape, rows) / 2) / lanes
-        loads = from_x + slots / 2 + max(0.0, processor.fma_chains / 2 - products)
+        turns = _turns(shape, max(1, shape.inputs // lanes), panel, processor)
+        from_x = (rows - _paired(shape, rows, processor) / 2) / lanes
+        loads = (
+            from_x
+            + slots / (2 if processor.paired_loads else 1)
+            + max(0.0, processor.fma_chains / 2 - products)
+        )
         overhead = 3 / (lanes * turns)
     else:  # loads go beside the multiply-adds; too few of those wait for each other
         loads = max(0.0, 0.5 * (rows + slots) - 0.5 * products)

@@ -17,13 +17,14 @@ from tvm.tirx.script.builder import ir as T  # noqa: N812
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Buffer, Expr
 from mbv3c.targets.cpu.cores import Processor
-from mbv3c.targets.cpu.schedules.integer import avx2, neon
+from mbv3c.targets.cpu.schedules.integer import armv7, avx2, neon
 from mbv3c.targets.cpu.schedules.integer.requantization import Gated, Requantization
 
 VECTOR = 16  # int8 values that are rounded at once
 GROUP = 4  # products that a dot product adds
 _DOTS_OF_NEON = ("dotprod", "i8mm")
 _NEON = ("neon", *_DOTS_OF_NEON)
+_ADDING = ("vmlal", "adding")
 _OFFSET = -0x7F7F7F80  # 0x80808080 in int32: added to four int8 without a carry makes them uint8
 _TABLE = neon.TABLE
 _Shape = TypeVar("_Shape")
@@ -248,7 +249,7 @@ def narrow(
         result = avx2.narrow(values, output.zero, small=output.small, crossed=crossed)
         result = _clamped(result, output, width)
     else:
-        result = _narrow(values, widths, output)
+        result = _narrow(values, widths, output, processor)
     if table is None:
         return result
     return look_up(table, emit.held(result, width, "int8"), width, processor)
@@ -258,22 +259,41 @@ def look_up(table: Buffer, held: Expr, width: int, processor: Processor) -> Expr
     """Return the entries of a table for the int8 in a register."""
     if is_neon(processor) and width >= GROUP:
         return neon.look_up(table, held, width)
+    if processor.integers == "vmlal":
+        return armv7.look_up(table, held, width)
     mask = emit.splat(255, width, "int32")
     return table[tirx.Cast(emit.vector_type("int32", width), held) & mask]
 
 
-def _narrow(values: Sequence[Expr], widths: Sequence[int], output: Requantization) -> Expr:
+def _narrow(
+    values: Sequence[Expr], widths: Sequence[int], output: Requantization, processor: Processor
+) -> Expr:
     narrowed = []
     for value, lanes in zip(values, widths, strict=True):
         low, high = (
             emit.splat(float(bound - output.zero), lanes, "float32")
             for bound in (output.low, output.high)
         )
-        rounded = tirx.nearbyint(T.max(T.min(value, high), low))
-        integers = tirx.Cast(emit.vector_type("int32", lanes), rounded)
+        bounded = T.max(T.min(value, high), low)
+        if processor.integers in _ADDING:
+            integers = _rounded_by_adding(bounded, lanes)
+        else:
+            integers = tirx.Cast(emit.vector_type("int32", lanes), tirx.nearbyint(bounded))
         shifted = integers + emit.splat(output.zero, lanes, "int32")
         narrowed.append(tirx.Cast(emit.vector_type("int8", lanes), shifted))
     return joined(narrowed, sum(widths))
+
+
+# Near 1.5 · 2^23 fp32 has whole numbers only, so sums are rounded to them, halves to even ones,
+# and the lowest bits are the number.
+_WHOLE, _WHOLE_BITS = 12582912.0, 0x4B400000
+
+
+def _rounded_by_adding(value: Expr, lanes: int) -> Expr:
+    """Round fp32 of a magnitude below 2^22 to the nearest int32."""
+    whole = value + emit.splat(_WHOLE, lanes, "float32")
+    bits = tirx.reinterpret(emit.vector_type("int32", lanes), whole)
+    return bits - emit.splat(_WHOLE_BITS, lanes, "int32")
 
 
 def _narrow_by_vcvtr(value: Expr, output: Requantization) -> Expr:

@@ -1,9 +1,9 @@
-// counter: a plugin of QEMU that counts the instructions of a Cortex-M between two markers.
+// counter: a plugin of QEMU that counts the instructions of a program between two markers.
 //
-//   qemu-system-arm -plugin counter.so,out=FILE ...
+//   qemu-arm -plugin counter.so,out=FILE ...          or qemu-riscv64, or qemu-system-arm
 //
-// A program marks the start of a region with `hint.w #100` and its end with `hint.w #101`; a core
-// does nothing at them. At every end the plugin writes FILE anew:
+// A program marks the start of a region with `hint #100` (Thumb: `hint.w`; RISC-V: `slti x0, x0,
+// 100`) and its end by 101; a core does nothing at them. At every end the plugin writes FILE anew:
 //
 //   region COUNT                  instructions of every region so far, in order
 //   block ADDRESS TIMES LENGTH    of the last region: where a block begins, how often it ran, and
@@ -44,8 +44,12 @@ size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *instruction);
 EXPORTED int qemu_plugin_version = 1;
 
 enum { kBuckets = 1 << 12, kMaxRegions = 1000 };
-static const unsigned char kStart[] = {0xaf, 0xf3, 0x64, 0x80};  // hint.w #100
-static const unsigned char kEnd[] = {0xaf, 0xf3, 0x65, 0x80};    // hint.w #101
+enum { kSets = 3 };
+// Of Thumb, ARM and RISC-V; in none of the others they are what a compiler writes.
+static const unsigned char kStart[kSets][4] = {
+    {0xaf, 0xf3, 0x64, 0x80}, {0x64, 0xf0, 0x20, 0xe3}, {0x13, 0x20, 0x40, 0x06}};
+static const unsigned char kEnd[kSets][4] = {
+    {0xaf, 0xf3, 0x65, 0x80}, {0x65, 0xf0, 0x20, 0xe3}, {0x13, 0x20, 0x50, 0x06}};
 
 struct block {
   struct block *next;
@@ -110,9 +114,13 @@ static struct block *entry_of(uint64_t address, size_t length) {
   return *bucket = made;
 }
 
-static int is_marker(const struct qemu_plugin_insn *instruction, const unsigned char *marker) {
-  return qemu_plugin_insn_size(instruction) == 4 &&
-         memcmp(qemu_plugin_insn_data(instruction), marker, 4) == 0;
+static int is_marker(const struct qemu_plugin_insn *instruction,
+                     const unsigned char markers[kSets][4]) {
+  if (qemu_plugin_insn_size(instruction) != 4) return 0;
+  for (size_t i = 0; i < kSets; ++i) {
+    if (memcmp(qemu_plugin_insn_data(instruction), markers[i], 4) == 0) return 1;
+  }
+  return 0;
 }
 
 static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *translated) {

@@ -1,4 +1,4 @@
-"""Run every kernel of a C library by itself, on an emulated board.
+"""Run every kernel of a C library by itself.
 
 The kernels of a library are hidden, but not from what is linked with it. So a program calls them
 one after another as the library's own driver does, and before each it reads arguments from files,
@@ -8,20 +8,58 @@ and after each it writes those that are wanted.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+import tvm
 
 from mbv3c.c_library.driver import constant_block
 from mbv3c.c_library.memory import plan_flat_arena
 from mbv3c.c_library.raw_pointers import raw_kernels
+from mbv3c.c_library.run import CLibrary
 from mbv3c.execution.runners import KernelCall, Made, check_names
 from mbv3c.feeds import Array, Feed, save_raw
 from mbv3c.lowering.lower import Lowered
 from mbv3c.scratch import scratch_folder
-from mbv3c.targets.mcu.building import tvm_target
-from mbv3c.targets.mcu.runner import BoardRunner
 
 _INPUT, _GIVEN, _WANTED, _MADE = "in", "given", "wanted", "made"
+
+
+@runtime_checkable
+class ProgramRunner(Protocol):
+    """Links programs with a C library, and runs them.
+
+    Attributes:
+        library: the library.
+        header: what a program includes to read and write files.
+        description: name of what executes it, for reports.
+    """
+
+    @property
+    def library(self) -> CLibrary: ...
+
+    @property
+    def header(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    def run(self, bundle: Path, inputs: list[Feed]) -> list[list[Array]]:
+        """Run the library once per input and return the outputs of each.
+
+        Raises:
+            ToolError: it fails.
+        """
+
+    def linked(self, folder: Path, source: str = "") -> Path:
+        """Link a program with the library; by default one that runs it on files."""
+
+    def start(self, program: Path, inputs: Sequence[Feed], folder: Path) -> None:
+        """Run a program in `folder`, in which it finds the inputs.
+
+        Raises:
+            ToolError: it fails, or takes too long.
+        """
 
 
 @dataclass(frozen=True)
@@ -31,11 +69,13 @@ class StoppingRunner:
     Attributes:
         runner: runs the library.
         lowered: what the library was made of.
+        target: its processor, for TVM.
         alignment: of its arena and constants, in bytes.
     """
 
-    runner: BoardRunner
+    runner: ProgramRunner
     lowered: Lowered
+    target: tvm.target.Target
     alignment: int
 
     @property
@@ -68,13 +108,14 @@ class StoppingRunner:
 
     def _lines(self) -> Iterator[str]:
         """Write the program."""
-        lowered, target = self.lowered, self.runner.target
+        lowered = self.lowered
         plan, prefix = lowered.plan, self.runner.library.prefix
-        kernels = raw_kernels(lowered.module, tvm_target(target), prefix).kernels
+        kernels = raw_kernels(lowered.module, self.target, prefix).kernels
         used = [kernels[name] for name in lowered.kernels]
         arena = plan_flat_arena(plan, [kernel.scratch for kernel in used], self.alignment)
         constants = constant_block(lowered, self.alignment)
-        yield '#include "bare_metal.h"'
+        yield "#include <stdint.h>"
+        yield f'#include "{self.runner.header}"'
         yield f"extern const unsigned char {prefix}_weights[];"
         yield f"static _Alignas(64) unsigned char arena[{max(1, arena.bytes)}];"
         ends = dict[str, str]()
@@ -86,9 +127,10 @@ class StoppingRunner:
                     yield f"static _Alignas(64) unsigned char {ends[name]}[{max(1, size)}];"
         for name, kernel in kernels.items():
             step = plan.steps[lowered.kernels.index(name)]
-            pointers = ", ".join(["void *"] * (len(step.arguments) + len(kernel.scratch)))
+            pointers = ["void *"] * (len(step.arguments) + len(kernel.scratch))
             for segment in kernel.segments:
-                yield f"void {segment.function}({pointers});"
+                taken = [*pointers, *(["int64_t"] * 2 if segment.turns else ())]
+                yield f"void {segment.function}({', '.join(taken)});"
         yield "static void given(int at, int place, void *data, size_t bytes) {"
         yield f'  load_file(file_name(at, place, "{_GIVEN}"), data, bytes);'
         yield "}"
@@ -114,7 +156,8 @@ class StoppingRunner:
             called += [f"arena + {arena.offsets[at, i]}" for i in range(len(kernel.scratch))]
             yield from (f"  given{value}" for value in values)
             for segment in kernel.segments:
-                yield f"  {segment.function}({', '.join(called)});"
+                turns = ["0", str(segment.turns)] if segment.turns else []
+                yield f"  {segment.function}({', '.join([*called, *turns])});"
             yield from (f"  made{value}" for value in values)
         yield "  return 0;"
         yield "}"
