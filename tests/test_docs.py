@@ -24,7 +24,9 @@ PAGES = [
     *sorted(ROOT.glob("benchmarks/*.md")),
 ]
 LINK = re.compile(r"\]\((?!https?:)([^)\s#]*)#?([^)\s]*)\)")
-LINE = re.compile(r"^(?: {4,}|\s*- run: )(?:\S+=\S+ )*(?:\S*/)?mbv3c (.+)$", re.MULTILINE)
+LINE = re.compile(
+    r"^(?: {4,}|\s*(?:- run|entry): )(?:\S+=\S+ )*(?:\S*/)?mbv3c (.+)$", re.MULTILINE
+)
 IN_TEXT = re.compile(r"`mbv3c ([^`]+)`")
 
 

@@ -18,7 +18,7 @@ PROGRAMS = (
     *("scp", "sh", "sudo", ".", "cd"),
 )
 # A line of a block, or of a workflow in YAML; then variables that are set for it.
-_LINE = re.compile(r"^(?:\s*- run: | {4,})(?:\$ )?((?:\w+=\S+ )*(\S+)(?: .*)?)$")
+_LINE = re.compile(r"^(?:\s*(?:- run|entry): | {4,})(?:\$ )?((?:\w+=\S+ )*(\S+)(?: .*)?)$")
 
 
 @dataclass(frozen=True)
