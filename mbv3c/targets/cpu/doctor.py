@@ -36,7 +36,7 @@ def _diagnose_kit() -> list[Requirement]:
 
 def _diagnose_cores() -> list[Requirement]:
     kit = kit_in_place()
-    places = {"32-bit emulator": kit.system, "32-bit counter": kit.counter}
+    places = {"other emulators": kit.system, "other counter": kit.counter}
     remedy = f"for 32-bit ARM and RISC-V: {CORES_FETCH}"
     return [
         Requirement(name, True, str(place), optional=True)
