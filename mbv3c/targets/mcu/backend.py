@@ -140,8 +140,8 @@ class McuBackend(CLibraryBackend):
 
     def check_bench(self, bundle: Bundle) -> None:
         raise UsageError(
-            f"nothing here times {bundle.manifest.target.name}; `python -m benchmarks.mcu` counts "
-            "the instructions of an inference on the emulated board"
+            f"nothing here times {bundle.manifest.target.name}; in a checkout `python -m "
+            "benchmarks.mcu` counts the instructions of an inference on the emulated board"
         )
 
     def coster(self, target: Target, precision: Precision, place: Place | None = None) -> Coster:

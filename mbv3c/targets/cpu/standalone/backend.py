@@ -178,7 +178,7 @@ class StandaloneBackend(CLibraryBackend):
 
     def check_bench(self, bundle: Bundle) -> None:
         raise UsageError(
-            f"nothing here times {bundle.manifest.target.name}; `python -m "
+            f"nothing here times {bundle.manifest.target.name}; in a checkout `python -m "
             f"benchmarks.standalone {bundle.path}` counts the instructions of an inference"
         )
 
