@@ -209,7 +209,7 @@ GIVEN: dict[str, Maker | str] = {
         "--key pi5 --secret secret"
     ),
     "a scheduler": f"mbv3c cluster scheduler --host {NETWORK}.1 --insecure",
-    "a worker": f"mbv3c cluster worker {NETWORK}.1:8786 --insecure",
+    "a worker": f"mbv3c cluster worker {NETWORK}.1:8786 --resources npu=1 --insecure",
     "semnasnet_100.safetensors": (
         "mbv3c build --network mnasnet_a1 --save-weights semnasnet_100.safetensors -o drawn.onnx"
     ),
