@@ -1,10 +1,13 @@
-"""int8 on x86 with AVX2 alone, beside fp32 and onnxruntime, one thread: time and instructions.
+"""int8 on x86 with AVX2 alone, beside fp32, onnxruntime and LiteRT, in one thread.
 
     python -m benchmarks.avx2 [--networks large small] [--turns 15] [--write]
 
-C libraries for `host_cpu:avx2` and onnxruntime, which takes what the processor has, compute the
-same input in turns, in one thread of one process. valgrind, where it is installed, counts the
-instructions of an inference. A processor with VNNI gives onnxruntime more than AVX2.
+C libraries for `host_cpu:avx2`, and onnxruntime and LiteRT, which take what the processor has,
+compute the same input in turns, in one thread of one process. In int8 each of the two has two
+forms, of which the faster one counts: activations of int8 and of uint8 in onnxruntime, and
+hard-swish as one operator and in parts in the files that benchmarks.tflite writes for LiteRT.
+valgrind, where it is installed, counts the instructions of an inference. A processor with VNNI
+gives both more than AVX2.
 """
 
 import argparse
@@ -16,18 +19,23 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 import mbv3c
 from benchmarks.integers import check_error
 from benchmarks.results import replace_section
+from benchmarks.tflite import tflite_of
 from mbv3c.bundle import GOLDEN_INPUT, Bundle
+from mbv3c.passes import run_pipeline
 from mbv3c.targets.cpu.artifact import c_library_of
 from mbv3c.targets.library.manifest import manifest_of
 
@@ -69,9 +77,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     lines = [
-        "| network | int8 / fp32 | int8 / onnxruntime | instructions, millions: int8 | fp32 "
+        "| network | int8 / fp32 | int8 / onnxruntime | int8 / LiteRT | fp32 / LiteRT "
+        "| errors of LiteRT: int8 | fp32 | instructions, millions: int8 | fp32 "
         "| `model.so`: int8 | fp32 |",
-        "|---" * 7 + "|",
+        "|---" * 11 + "|",
     ]
     for network in arguments.networks:
         line = _row(network, arguments.turns)
@@ -80,16 +89,20 @@ def main() -> None:
     if arguments.write:
         introduction = (
             f"{time.strftime('%Y-%m-%d')}, {_processor()}, with other work on it; onnxruntime "
-            f"{ort.__version__}. `python -m benchmarks.avx2 --write`: MobileNetV3, random "
-            "weights, 224 pixels, one thread. Ratios are medians over turns of the "
-            "processor time of one inference each; instructions are counted by valgrind."
+            f"{ort.__version__} (with activations of uint8 where that is faster), LiteRT "
+            f"{version('ai-edge-litert')} with XNNPACK. `python -m benchmarks.avx2 --write`: "
+            "MobileNetV3, random weights, 224 pixels, one thread. Ratios are medians over turns "
+            "of the processor time of one inference each; errors are of the range, against "
+            "onnxruntime without optimisations; instructions are counted by valgrind. In int8 "
+            "LiteRT has the faster of two forms of hard-swish: its own operator, which XNNPACK "
+            "does not take, or ADD and MUL, which it takes."
         )
         replace_section(TITLE, "\n".join([introduction, "", *lines]))
 
 
 def _row(network: str, turns: int) -> str:
     with tempfile.TemporaryDirectory() as place:
-        libraries = {}
+        libraries, lite, errors = {}, {}, {}
         for precision in ("int8", "fp32"):
             folder = Path(place) / precision
             folder.mkdir()
@@ -99,15 +112,24 @@ def _row(network: str, turns: int) -> str:
             mbv3c.compile(mbv3c.build(variant=network), spec, folder / "bundle", verify=False)
             bundle = mbv3c.open_bundle(folder / "bundle")
             libraries[precision] = _library(bundle, folder)
+            graph = _graph(bundle)
+            lite[precision] = [_litert(graph, bundle, parts) for parts in (False, True)]
+            plain = _onnxruntime(graph, bundle, optimised=False)()
+            errors[precision] = [_error(run(), plain) for run in lite[precision]]
             if precision == "int8":
-                theirs = _onnxruntime(bundle)
-                wanted = _onnxruntime(bundle, optimised=False)()
-        ours = libraries["int8"].run()
-        check_error("mbv3c", float(np.abs(ours - wanted).max() / np.ptp(wanted)))
-        against = (libraries["int8"].run, libraries["fp32"].run, theirs)
-        times = np.array([[_time(run) for run in against] for _ in range(turns)])
-        ratios = [median(times[:, 0] / times[:, other]) for other in (1, 2)]
-    cells = [network, *(f"{ratio:.2f}" for ratio in ratios)]
+                theirs = [_onnxruntime(one, bundle) for one in (graph, unsigned(graph))]
+                wanted = plain
+        check_error("mbv3c", _error(libraries["int8"].run(), wanted))
+        ours = (libraries["int8"].run, libraries["fp32"].run)
+        runs = (*ours, *theirs, *lite["int8"], lite["fp32"][0])
+        times = np.array([[_time(run) for run in runs] for _ in range(turns)])
+    medians = np.median(times, axis=0)
+    print("medians, ms:", *(f"{1e3 * one:.2f}" for one in medians), flush=True)
+    int8, fp32, lite32 = times[:, 0], times[:, 1], times[:, -1]
+    best, lite8 = (at + int(np.argmin(medians[at : at + 2])) for at in (2, 4))
+    pairs = ((int8, fp32), (int8, times[:, best]), (int8, times[:, lite8]), (fp32, lite32))
+    cells = [network, *(f"{median(mine / its):.2f}" for mine, its in pairs)]
+    cells += [f"{errors['int8'][lite8 - 4]:.1e}", f"{errors['fp32'][0]:.1e}"]
     for one in libraries.values():
         cells.append("" if one.instructions is None else f"{one.instructions / 1e6:.1f}")
     cells += [f"{one.bytes:,}" for one in libraries.values()]
@@ -168,8 +190,53 @@ def _instructions(program: Path, folder: Path) -> int | None:
     return counts[1] - counts[0]
 
 
-def _onnxruntime(bundle: Bundle, *, optimised: bool = True) -> Callable[[], NDArray[np.float32]]:
-    """Return what runs the quantized model in onnxruntime, in the calling thread.
+def _error(output: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    return float(np.abs(output - wanted).max() / np.ptp(wanted))
+
+
+def _graph(bundle: Bundle) -> onnx.ModelProto:
+    """Return the model of a bundle as every runtime gets it: quantized, or rewritten."""
+    model = onnx.load(bundle.compiled_model)
+    return model if bundle.manifest.precision == "int8" else run_pipeline(model)[0]
+
+
+def unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a quantized model with uint8 activations of the same steps; weights stay int8."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    zeros = {n.input[2] for n in changed.graph.node if n.op_type == "QuantizeLinear"}
+    for one in changed.graph.initializer:
+        if one.name in zeros:
+            moved = numpy_helper.to_array(one).astype(np.int16) + 128
+            one.CopyFrom(numpy_helper.from_array(moved.astype(np.uint8), one.name))
+    del changed.graph.value_info[:]
+    return changed
+
+
+def _litert(
+    model: onnx.ModelProto, bundle: Bundle, swish_in_parts: bool
+) -> Callable[[], NDArray[np.float32]]:
+    """Return what runs a model in LiteRT, in the calling thread."""
+    interpreter = Interpreter(
+        model_content=tflite_of(model, swish_in_parts=swish_in_parts), num_threads=1
+    )
+    interpreter.allocate_tensors()
+    given, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    x = np.ascontiguousarray(np.load(bundle.path / GOLDEN_INPUT).transpose(0, 2, 3, 1))
+    interpreter.set_tensor(given["index"], x)
+
+    def run() -> NDArray[np.float32]:
+        interpreter.invoke()
+        found: NDArray[np.float32] = interpreter.get_tensor(output["index"])
+        return found.ravel()
+
+    return run
+
+
+def _onnxruntime(
+    model: onnx.ModelProto, bundle: Bundle, *, optimised: bool = True
+) -> Callable[[], NDArray[np.float32]]:
+    """Return what runs a model in onnxruntime, in the calling thread.
 
     Its integer kernels saturate sums of two products without VNNI: results are compared with those
     of the model as it is, computed in fp32.
@@ -178,8 +245,9 @@ def _onnxruntime(bundle: Bundle, *, optimised: bool = True) -> Callable[[], NDAr
     if not optimised:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    model = onnx.load(bundle.compiled_model).SerializeToString()
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     feeds = {session.get_inputs()[0].name: np.load(bundle.path / GOLDEN_INPUT)}
 
     def run() -> NDArray[np.float32]:

@@ -5,7 +5,8 @@
 Counted: a program for Cortex-A76 opens `model.so` with TVM's runtime and runs one inference in the
 emulator; ncnn does so with its own files, where it computes in fp32. Measured: processes of
 Python on this machine, which have imported everything, open the library and run one inference, in
-turns with onnxruntime on the model.
+turns with onnxruntime on the model, in fp32, and with LiteRT (XNNPACK) on files that
+benchmarks.tflite writes.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from tvm_ffi import libinfo
 from benchmarks import aarch64
 from benchmarks.networks import Network, build
 from benchmarks.results import replace_section
+from benchmarks.tflite import tflite_of
 from mbv3c import pipeline
 from mbv3c.bundle import GOLDEN_INPUT, GOLDEN_OUTPUT, LIBRARY
 from mbv3c.errors import ToolError
@@ -61,7 +63,18 @@ def first(bundle, x):
     session = onnxruntime.InferenceSession(str(bundle / "model.onnx"), options)
     return session.run(None, {session.get_inputs()[0].name: x})[0]
 """,
+    "LiteRT": """
+from ai_edge_litert.interpreter import Interpreter
+def first(bundle, x):
+    lite = Interpreter(model_path=str(bundle.parent / "model.tflite"), num_threads=1)
+    lite.allocate_tensors()
+    given, x = lite.get_input_details()[0], np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    lite.set_tensor(given["index"], x)
+    lite.invoke()
+    return lite.get_tensor(lite.get_output_details()[0]["index"])
+""",
 }
+_WITHOUT = {"int8": ("onnxruntime",)}
 _PROCESS = """
 import json, sys, time
 from pathlib import Path
@@ -132,8 +145,8 @@ arena are what the manifest says."""
     columns = ("network", "precision", "mbv3c", "ncnn", "ratio", "mbv3c, from the start")
     counted = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *tables["counted"]]
     columns = (
-        *("network", "precision", "mbv3c", "onnxruntime", "ratio", "mbv3c, memory"),
-        *("weights + arena", "onnxruntime, memory"),
+        *("network", "precision", "mbv3c", "onnxruntime", "ratio", "LiteRT", "ratio"),
+        *("mbv3c, memory", "weights + arena", "onnxruntime, memory", "LiteRT, memory"),
     )
     timed = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *tables["measured"]]
     return "\n\n".join([head, "\n".join(counted), measured, "\n".join(timed)])
@@ -209,22 +222,25 @@ def _count(kit: EmulatorKit, program: Path, bundle: Path, folder: Path, where: s
 
 def _measured(model: onnx.ModelProto, network: str, precision: str, folder: Path) -> str:
     bundle = _compiled(model, "host_cpu", precision, folder)
+    graph = onnx.load(open_bundle(bundle).compiled_model) if precision == "int8" else model
+    (folder / "model.tflite").write_bytes(tflite_of(graph, swish_in_parts=True))
     runs: dict[str, list[list[float]]] = {name: [] for name in _OPENERS}
     for _ in range(_TURNS + 1):  # the first of each reads files that nobody has read
         for name, opener in _OPENERS.items():
-            if name == "mbv3c" or precision == "fp32":
+            if name not in _WITHOUT.get(precision, ()):
                 runs[name].append(_first(bundle, opener))
-    ours, theirs = (_median(each[1:]) for each in runs.values())
+    ours, *peers = (_median(each[1:]) for each in runs.values())
     memory = manifest_of(open_bundle(bundle)).memory
     assert ours is not None
     cells = [network, precision, f"{ours.seconds * 1e3:.1f} ms"]
-    cells += (
-        ["–", "–"]
-        if theirs is None
-        else [f"{theirs.seconds * 1e3:.1f} ms", f"{ours.seconds / theirs.seconds:.2f}"]
-    )
+    for peer in peers:
+        cells += (
+            ["–", "–"]
+            if peer is None
+            else [f"{peer.seconds * 1e3:.1f} ms", f"{ours.seconds / peer.seconds:.2f}"]
+        )
     cells += [_megabytes(ours.peak), _megabytes(memory.weight_bytes + memory.arena_bytes)]
-    cells.append("–" if theirs is None else _megabytes(theirs.peak))
+    cells += ["–" if peer is None else _megabytes(peer.peak) for peer in peers]
     return f"| {' | '.join(cells)} |"
 
 
