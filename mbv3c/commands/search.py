@@ -1,5 +1,6 @@
 """The command `mbv3c search`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from mbv3c.commands.options_images import (
     take_images,
 )
 from mbv3c.commands.places import target_option
+from mbv3c.commands.wrapping import columns_of
 from mbv3c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -209,7 +211,7 @@ def search(
     if as_json:
         print_json(document(found, device))
         return
-    echo("\n".join(search_lines(found)))
+    echo("\n".join(search_lines(found, columns_of(sys.stdout))))
     echo(f"{folder}: the networks, their layers and bundles, the front and the journal")
 
 

@@ -1,5 +1,6 @@
 """The command `mbv3c sweep`."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mbv3c.commands.options import (
 )
 from mbv3c.commands.options_images import image_options
 from mbv3c.commands.places import FILE, MODEL, TARGET, check_different
+from mbv3c.commands.wrapping import columns_of
 
 _LISTS = "separate several by commas"
 _NUMBERS: dict[str, Callable[[str], Any]] = {
@@ -107,7 +109,7 @@ def sweep(
     if as_json:
         print_json(sweep_report.document(found))
     else:
-        echo("\n".join(sweep_report.lines(found)))
+        echo("\n".join(sweep_report.lines(found, columns_of(sys.stdout))))
     if any(one.failed for one in found.combinations):
         click.get_current_context().exit(EXIT_FAILED)
 

@@ -36,6 +36,7 @@ class Axis:
 ACCURACY = Axis("accuracy", "accuracy, %", higher_is_better=True, shown=".2f", scale=100.0)
 
 
+_GAP = "  "  # between columns
 _UNITS = {
     "us": Axis("us", "time, us", shown=",.1f"),
     "memory": Axis("memory", "memory, KiB", shown=",.1f", scale=1 / 1024),
@@ -99,7 +100,10 @@ def _cost(point: Point, axis: Axis) -> float:
 
 
 def front_table(
-    points: Sequence[Point], axes: Sequence[Axis], judged: Sequence[Axis] | None = None
+    points: Sequence[Point],
+    axes: Sequence[Axis],
+    judged: Sequence[Axis] | None = None,
+    width: int | None = None,
 ) -> list[str]:
     """Return lines of text: a point each, cheapest first; those on the front have a star.
 
@@ -108,6 +112,8 @@ def front_table(
         axes: the columns.
         judged: the axes of the front, the last of which orders the lines; by default all columns
             that every point has a value of.
+        width: columns of the terminal: axes that do not fit beside each other follow in another
+            table below. None for a file or a pipe, which gets one table.
     """
     known = [axis for axis in axes if all(axis.key in point.values for point in points)]
     judged = known if judged is None else judged
@@ -122,7 +128,24 @@ def front_table(
         )
         for point in ordered
     ]
-    return list(aligned([("", "network", "", *(axis.label for axis in axes)), *rows], text=3))
+    table = [("", "network", "", *(axis.label for axis in axes)), *rows]
+    return [line for part in _parts(table, width) for line in aligned(part, text=_NAMES)]
+
+
+_NAMES = 3  # the columns of a table that say which network a line is about
+
+
+def _parts(table: Sequence[Sequence[str]], width: int | None) -> Iterator[list[Sequence[str]]]:
+    """Yield a table in parts that are as wide as a terminal; each has the names of networks."""
+    wide = [max(map(len, column)) + len(_GAP) for column in zip(*table, strict=True)]
+    names, first = sum(wide[:_NAMES]), _NAMES
+    while first < len(wide):
+        last, taken = first + 1, names + wide[first]
+        while last < len(wide) and (width is None or taken + wide[last] - len(_GAP) <= width):
+            taken += wide[last]
+            last += 1
+        yield [(*row[:_NAMES], *row[first:last]) for row in table]
+        first = last
 
 
 def cell(point: Point, axis: Axis) -> str:
@@ -146,7 +169,7 @@ def aligned(rows: Iterable[Sequence[str]], text: int = 1) -> Iterator[str]:
     cells = list(rows)
     wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
-        line = "  ".join(
+        line = _GAP.join(
             f"{cell:<{width}}" if index < text else f"{cell:>{width}}"
             for index, (cell, width) in enumerate(zip(row, wide, strict=True))
         )

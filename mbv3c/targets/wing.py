@@ -18,7 +18,7 @@ from mbv3c.target import Target
 if TYPE_CHECKING:
     from mbv3c.targets.backend import Backend
 
-TARGET_HEADER = f"{'target':<33}{'verified here on':<23}example"
+TARGET_HEADER = f"{'target':<38}{'verified here on':<21}example"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class TargetTable:
     line: Callable[[Any], str] = lambda target: ""
     row: Callable[[Any], dict[str, Any]] = lambda target: {}
     key: str = "targets"
-    wide: int = 33
+    wide: int = 38
 
 
 @dataclass(frozen=True)
