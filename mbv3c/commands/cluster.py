@@ -1,5 +1,7 @@
 """The commands `mbv3c cluster scheduler` and `mbv3c cluster worker`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -28,10 +30,12 @@ def cluster() -> None:
 )
 @insecure_option
 def scheduler(host: str, port: int, insecure: bool) -> None:
-    """Bring those who want work done and those who do it together, until it is ended."""
+    """Bring those who want work done and those who do it together, until Ctrl-C."""
     from mbv3c.jobs.cluster.service import run_scheduler
 
-    run_scheduler(host, port, Progress(), insecure=insecure)
+    progress = Progress()
+    with _until_interrupted(progress):
+        run_scheduler(host, port, progress, insecure=insecure)
 
 
 @cluster.command()
@@ -53,17 +57,28 @@ def worker(
     insecure: bool,
     store: Path | None,
 ) -> None:
-    """Work for the scheduler at ADDRESS (HOST:PORT), until it is ended."""
+    """Work for the scheduler at ADDRESS (HOST:PORT), until Ctrl-C."""
     from mbv3c.jobs.cluster.need import full_address
     from mbv3c.jobs.cluster.service import parse_resources, run_worker
     from mbv3c.jobs.local import LocalProcesses
 
-    run_worker(
-        full_address(address),
-        LocalProcesses(jobs or 0).at_once,
-        parse_resources(resources),
-        store_folder(store),
-        Progress(),
-        host=host,
-        insecure=insecure,
-    )
+    progress = Progress()
+    with _until_interrupted(progress):
+        run_worker(
+            full_address(address),
+            LocalProcesses(jobs or 0).at_once,
+            parse_resources(resources),
+            store_folder(store),
+            progress,
+            host=host,
+            insecure=insecure,
+        )
+
+
+@contextmanager
+def _until_interrupted(progress: Progress) -> Iterator[None]:
+    """Take Ctrl-C and SIGTERM for the end that is meant: nothing else ends a server."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress("stopped")

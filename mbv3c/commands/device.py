@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from mbv3c.boards import Board
     from mbv3c.execution.device.machine import Machine
+    from mbv3c.execution.device.place import Address
+    from mbv3c.execution.device.serve_options import ServeOptions
     from mbv3c.execution.device.server import Serving
     from mbv3c.execution.device.tracker import Listed
 
@@ -83,12 +85,12 @@ def serve(tracker: str | None, as_json: bool, **given: Any) -> None:
 
     progress = Progress()
     try:
-        serve(asked, lambda serving: _ready(serving, as_json), progress)
+        serve(asked, lambda serving: _ready(serving, asked, as_json), progress)
     except KeyboardInterrupt:
         progress("stopped")
 
 
-def _ready(serving: "Serving", as_json: bool) -> None:
+def _ready(serving: "Serving", asked: "ServeOptions", as_json: bool) -> None:
     machine, address = serving.machine, serving.address
     if as_json:
         print_json(
@@ -99,12 +101,22 @@ def _ready(serving: "Serving", as_json: bool) -> None:
     echo(f"serving {machine.name} at {address}: {machine.sentence}")
     if machine.opencl is None:
         echo(f"no OpenCL: {machine.opencl_missing}")
+    echo(f"commands reach it with `{options_of(address, asked)}`; Ctrl-C ends it", err=True)
     if not address.is_loopback:
         echo(
             "whoever knows the secret can run any code as this user; nothing is encrypted, so "
             "whoever can change what passes between can, too: use it in a network that you trust",
             err=True,
         )
+
+
+def options_of(address: "Address", asked: "ServeOptions") -> str:
+    """Return the options with which another command runs on what is served at an address."""
+    secret = f" --secret {asked.secret}" if asked.secret else ""
+    if asked.tracker is None:
+        key = f" --key {asked.key}" if asked.key else ""
+        return f"--device {address}{key}{secret}"
+    return f"--tracker {asked.tracker} --key {asked.key}{secret}"
 
 
 @device.command(name="list")

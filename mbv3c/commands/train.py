@@ -225,11 +225,12 @@ def _texts(event: "Event") -> list[str]:
 
 
 def _start(event: "Event") -> list[str]:
-    images, plan = event["images"], event["plan"]
+    images, plan, count = event["images"], event["plan"], f"{event['epochs']:.3g}"
+    epochs = f"{count} epoch{'s' * (count != '1')}"
     lines = [
         f"{images['train']:,} images to train with, {images['validation']:,} to validate with, "
         f"{images['test']:,} to test with, {event['classes']} classes by {event['labels']}",
-        f"{plan['steps']:,} steps of {plan['batch']} ({event['epochs']:.3g} epochs), rate "
+        f"{plan['steps']:,} steps of {plan['batch']} ({epochs}), rate "
         f"{plan['rate']:g}, augmentation: {', '.join(plan['augment']) or 'none'}; state: "
         f"{event['state']}",
     ]

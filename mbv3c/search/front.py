@@ -36,6 +36,7 @@ class Axis:
 ACCURACY = Axis("accuracy", "accuracy, %", higher_is_better=True, shown=".2f", scale=100.0)
 
 
+_GAP = "  "  # between columns
 _UNITS = {
     "us": Axis("us", "time, us", shown=",.1f"),
     "memory": Axis("memory", "memory, KiB", shown=",.1f", scale=1 / 1024),
@@ -98,14 +99,11 @@ def _cost(point: Point, axis: Axis) -> float:
     return -value if axis.higher_is_better else value
 
 
-_BEFORE = 3  # columns of the table of a front before its axes: a star, the name, the series
-
-
 def front_table(
     points: Sequence[Point],
     axes: Sequence[Axis],
     judged: Sequence[Axis] | None = None,
-    columns: int | None = None,
+    width: int | None = None,
 ) -> list[str]:
     """Return lines of text: a point each, cheapest first; those on the front have a star.
 
@@ -114,8 +112,8 @@ def front_table(
         axes: the columns.
         judged: the axes of the front, the last of which orders the lines; by default all columns
             that every point has a value of.
-        columns: columns of the terminal; the last axes, and those by which is not judged, are left
-            out until the lines fit, and named below. None for a file or a pipe, which gets all.
+        width: columns of the terminal: axes that do not fit beside each other follow in another
+            table below. None for a file or a pipe, which gets one table.
     """
     known = [axis for axis in axes if all(axis.key in point.values for point in points)]
     judged = known if judged is None else judged
@@ -131,13 +129,23 @@ def front_table(
         for point in ordered
     ]
     table = [("", "network", "", *(axis.label for axis in axes)), *rows]
-    lines = list(aligned(table, text=3))
-    shown = len(axes)
-    while columns is not None and max(map(len, lines)) > columns and axes[shown - 1] not in judged:
-        shown -= 1
-        lines = list(aligned((row[: _BEFORE + shown] for row in table), text=3))
-    left_out = ", ".join(axis.label.partition(",")[0] for axis in axes[shown:])
-    return [*lines, f"--json also has {left_out}"] if left_out else lines
+    return [line for part in _parts(table, width) for line in aligned(part, text=_NAMES)]
+
+
+_NAMES = 3  # the columns of a table that say which network a line is about
+
+
+def _parts(table: Sequence[Sequence[str]], width: int | None) -> Iterator[list[Sequence[str]]]:
+    """Yield a table in parts that are as wide as a terminal; each has the names of networks."""
+    wide = [max(map(len, column)) + len(_GAP) for column in zip(*table, strict=True)]
+    names, first = sum(wide[:_NAMES]), _NAMES
+    while first < len(wide):
+        last, taken = first + 1, names + wide[first]
+        while last < len(wide) and (width is None or taken + wide[last] - len(_GAP) <= width):
+            taken += wide[last]
+            last += 1
+        yield [(*row[:_NAMES], *row[first:last]) for row in table]
+        first = last
 
 
 def cell(point: Point, axis: Axis) -> str:
@@ -161,7 +169,7 @@ def aligned(rows: Iterable[Sequence[str]], text: int = 1) -> Iterator[str]:
     cells = list(rows)
     wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
-        line = "  ".join(
+        line = _GAP.join(
             f"{cell:<{width}}" if index < text else f"{cell:>{width}}"
             for index, (cell, width) in enumerate(zip(row, wide, strict=True))
         )

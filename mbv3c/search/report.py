@@ -24,8 +24,13 @@ from mbv3c.search.sections import SearchDocument, search_section
 _MORE_COLUMNS = ("memory", "weights")
 
 
-def search_lines(found: Found, columns: int | None = None) -> Iterator[str]:
-    """Yield what a search found, for people; with `columns`, for a terminal of so many."""
+def search_lines(found: Found, width: int | None = None) -> Iterator[str]:
+    """Yield what a search found, for people.
+
+    Args:
+        found: the result.
+        width: columns of the terminal; None for a file or a pipe.
+    """
     sampled, noise = found.sampled, found.noise
     refused = f"{sampled.refused} are refused by the target, " if sampled.refused else ""
     yield (
@@ -35,8 +40,8 @@ def search_lines(found: Found, columns: int | None = None) -> Iterator[str]:
     yield ""
     yield from aligned(_rounds(found), text=0)
     yield ""
-    axes = [*found.axes, *map(axis_of, _more(found))]
-    yield from front_table(found.points(), axes, found.axes, columns)
+    columns = [*found.axes, *map(axis_of, _more(found))]
+    yield from front_table(found.points(), columns, found.axes, width)
     seeds = f"{found.plan.final_seeds} seeds, {found.plan.final_steps} steps"
     yield f"* no other network here is better and cheaper; {seeds}, on {_images(found)}"
     spread = (

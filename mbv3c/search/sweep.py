@@ -208,7 +208,8 @@ class _Sweep:
         for target, precision in dict.fromkeys((one, two) for _, one, two in self._possible):
             for names in families.values():
                 keys = [(name, target, precision) for name in names]
-                title = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} widths"
+                others = f" and {len(names) - 1} other width{'s' * (len(names) > 2)}"
+                title = names[0] + others * (len(names) > 1)
                 models = [self._given[name] for name in names]
                 yield cost_job(models, target, precision, title), keys
 

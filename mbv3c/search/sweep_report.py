@@ -30,19 +30,20 @@ _TIME_LABELS = {"us": "microseconds"}
 _PANEL_INCHES = 3.6
 
 
-def lines(swept: Sweep, columns: int | None = None) -> list[str]:
+def lines(swept: Sweep, width: int | None = None) -> list[str]:
     """Return a table for each target, with a star where the front is, and what was refused.
 
     Args:
         swept: what was found.
-        columns: columns of the terminal; None for a file or a pipe.
+        width: columns of the terminal; None for a file or a pipe.
     """
     found: list[str] = []
     for target, some in _by_target(swept):
         points = [_point(one) for one in some]
         axes = (*_accuracy(points), _time(some[0]), *_COMMON)
         kinds = ", ".join(sorted({one.kind for one in some}))
-        found += [f"{target} ({kinds}):", *front_table(points, axes, _judged(some), columns), ""]
+        found += [f"{target} ({kinds}):", *front_table(points, axes, _judged(some), width)]
+        found.append("")
     accuracies = {
         (one.accuracy_of, one.part) for one in swept.combinations if one.accuracy is not None
     }

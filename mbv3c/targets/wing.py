@@ -18,7 +18,7 @@ from mbv3c.target import Target
 if TYPE_CHECKING:
     from mbv3c.targets.backend import Backend
 
-TARGET_HEADER = f"{'target':<38}{'verified here on':<22}example"
+TARGET_HEADER = f"{'target':<38}{'verified here on':<21}example"
 
 
 @dataclass(frozen=True)

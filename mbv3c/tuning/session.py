@@ -226,11 +226,15 @@ def summary_lines(tuned: TunedNetwork) -> list[str]:
     """Return what people want to know."""
     outcome = tuned.outcome
     done = "estimated" if tuned.estimate else "measured"
-    lines = [f"{'kernel':<44}{'calls':>5}{done:>11}{'best/default':>14}"]
+    lines = [f"{'kernel':<44}{'calls':>5}{done:>12}{'best':>8}"]
     for state in outcome.states:
         seen = f"{len(state.search.seen)}/{len(state.search.tiles)}"
         relative = state.search.seen[state.search.best] or 1.0
-        lines.append(f"{state.task.name:<44}{state.task.calls:>5}{seen:>11}{relative:>14.3f}")
+        lines.append(f"{state.task.name:<44}{state.task.calls:>5}{seen:>12}{relative:>8.3f}")
+    lines.append(
+        f"{done}: of all choices of a kernel; best: what the best one takes, as a share of what "
+        "the default takes"
+    )
     if tuned.estimate:
         lines.append(f"{outcome.trials} choices estimated by {tuned.runner}; nothing was measured")
         return [*lines, tuned.estimate]
@@ -260,9 +264,9 @@ def _network_lines(network: Network) -> list[str]:
     ratios = f"{network.ratio:.3f} of the default, {network.made_ratio:.3f} of before"
     return [
         f"whole network, in {network.unit}{how}:",
-        f"  {'with the default choices':<30}{network.before:>14,.0f}",
-        f"  {'as compile made it before':<30}{network.made:>14,.0f}",
-        f"  {'now':<30}{network.after:>14,.0f}   {ratios}",
+        f"  {'with the default choices':<26}{network.before:>13,.0f}",
+        f"  {'as compile made it before':<26}{network.made:>13,.0f}",
+        f"  {'now':<26}{network.after:>13,.0f}  {ratios}",
     ]
 
 

@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mbv3c.boards import boards_like
-from mbv3c.commands.device import rows_for
+from mbv3c.commands.device import options_of, rows_for
 from mbv3c.execution.device.machine import read_machine
+from mbv3c.execution.device.place import Address
+from mbv3c.execution.device.serve_options import ServeOptions
 
 
 def test_the_rows_that_a_machine_may_be(tmp_path: Path) -> None:
@@ -19,3 +21,11 @@ def test_the_rows_that_a_machine_may_be(tmp_path: Path) -> None:
     assert list(rows_for(several[:1], cluster)) == lines[1:4]
     odd = replace(nothing, cpu="cortex-a72", cores=2)
     assert list(rows_for([], odd))[1] == "targets for its processor: arm_cpu:cortex-a72"
+
+
+def test_a_server_says_how_it_is_reached() -> None:
+    board = Address("192.168.1.20", 9090)
+    alone = ServeOptions(board.host, key="mine", secret=Path("secret"))
+    assert options_of(board, alone) == "--device 192.168.1.20:9090 --key mine --secret secret"
+    tracked = ServeOptions(tracker=Address("192.168.1.10", 9190), key="pi5")
+    assert options_of(board, tracked) == "--tracker 192.168.1.10:9190 --key pi5"

@@ -11,7 +11,10 @@ def test_targets_lists_what_is_there() -> None:
     assert {"arm_cpu:cortex-a76", "arm_cpu:cortex-a53-android", "host_cpu:native"} <= names
     assert {"mobile_gpu:mali", "mobile_gpu:adreno-android", "mobile_gpu:generic_opencl"} <= names
     assert {target["name"] for target in listed["npu_targets"]} > {"npu:ethos-u55-128"}
-    assert max(map(len, mbv3c("targets").stdout.splitlines())) <= 80
+    lines = mbv3c("targets").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    told = {line.split()[0].removesuffix("*") for line in lines if line and line[0].isalpha()}
+    assert told == {"target", *(row["name"] for rows in listed.values() for row in rows)}
     assert listed.keys() == {"targets", "npu_targets", "mcu_targets"}
 
 

@@ -80,17 +80,21 @@ def test_the_table_has_the_cheapest_first_and_stars() -> None:
     assert lines[4].split()[-2:] == ["900", "-"]
 
 
-def test_a_narrow_terminal_gets_fewer_columns_and_their_names() -> None:
-    more = Axis("weights", "weights, KiB")
-    axes = (*AXES, MEMORY, more)
-    whole = front_table([A, B], axes, AXES)
-    assert front_table([A, B], axes, AXES, columns=max(map(len, whole))) == whole
-    *lines, last = front_table([A, B], axes, AXES, columns=max(map(len, whole)) - 1)
-    assert last == "--json also has weights"
-    assert lines[0].endswith("memory, KiB")
-    *lines, last = front_table([A, B], axes, AXES, columns=10)
-    assert last == "--json also has memory, weights"
-    assert lines[0].endswith("cycles")  # by which the front is judged
+def test_a_table_too_wide_for_a_terminal_goes_on_below() -> None:
+    wide = front_table([A, B], (*AXES, MEMORY))
+    lines = front_table([A, B], (*AXES, MEMORY), width=38)
+    assert lines == [
+        "   network    accuracy, %  cycles",
+        "*  a                80.00     100",
+        "*  b                85.00     200",
+        "   network    memory, KiB",
+        "*  a                    -",
+        "*  b                    -",
+    ]
+    longest = max(map(len, wide))
+    assert front_table([A, B], (*AXES, MEMORY), width=longest) == wide
+    assert len(front_table([A, B], (*AXES, MEMORY), width=longest - 1)) == 6
+    assert len(front_table([A, B], (*AXES, MEMORY), width=1)) == 9
 
 
 def test_json_says_what_is_on_the_front() -> None:

@@ -38,7 +38,7 @@ def run_scheduler(host: str, port: int, progress: Progress, *, insecure: bool = 
     Args:
         host: address to listen at.
         port: port to listen at; 0 for any.
-        progress: told of the address.
+        progress: told of the address, and what the next steps are.
         insecure: whether to listen to other machines without TLS.
 
     Raises:
@@ -58,6 +58,11 @@ def run_scheduler(host: str, port: int, progress: Progress, *, insecure: bool = 
             host=host, port=port, protocol=protocol, dashboard=False, dashboard_address=_STATUS
         ) as scheduler:
             progress(f"scheduler at {scheduler.address}")
+            address = scheduler.address.removeprefix("tcp://")
+            join = f"mbv3c cluster worker {address}{' --insecure' * insecure}"
+            progress(
+                f"machines join it by `{join}`; work for it is started with `--cluster {address}`"
+            )
             await scheduler.finished()
 
     with dask.config.set(SETTINGS):

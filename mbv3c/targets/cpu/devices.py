@@ -118,7 +118,7 @@ FEW_CORES = 4  # of a board with more, that an inference takes unless it is told
 
 def _verified_on(target: CpuTarget) -> str:
     if target.isa:
-        return f"a machine with {target.isa}"
+        return f"an {target.isa} machine"
     return f"emulated {target.emulated_as}" if target.emulated_as else "this machine"
 
 

@@ -101,7 +101,7 @@ def library_table(verified_on: Callable[[Any], str]) -> TargetTable:
     """Return how targets are listed, of which `verified_on` says what runs their bundles."""
 
     def line(target: LibraryTarget) -> str:
-        return f"{verified_on(target):<22}{target.example}"
+        return f"{verified_on(target):<21}{target.example}"
 
     def row(target: LibraryTarget) -> dict[str, Any]:
         optional = {name: getattr(target, name, "") for name in ("emulated_as", "gpu", "isa")}

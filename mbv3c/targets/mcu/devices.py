@@ -119,7 +119,7 @@ def read_options(target: McuTarget, given: Mapping[str, Any]) -> McuOptions:
 
 
 def _line(target: McuTarget) -> str:
-    sizes = f"{target.sram_bytes // KIB:>5}{target.flash_bytes // KIB:>6}"
+    sizes = f"{target.sram_bytes // KIB:>5}{target.flash_bytes // KIB:>10}"
     units = " ".join([target.fpu, *["DSP"] * target.dsp, *["Helium"] * target.helium])
     return f"{sizes}  {units:<20}{target.board.cpu:<12}{target.example}"
 
@@ -138,7 +138,7 @@ WING = Wing(
     defaults={FAMILY: "cortex-m7"},
     precisions=(INT8,),
     table=TargetTable(
-        f"{'target':<16}{'SRAM':>5}{'flash':>6}  {'units':<20}{'emulated as':<12}KiB of",
+        f"{'target':<16}{'SRAM':>5}{'flash KiB':>10}  {'units':<20}{'emulated as':<12}example",
         _line,
         _row,
         "mcu_targets",

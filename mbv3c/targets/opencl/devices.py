@@ -48,7 +48,7 @@ _METAL = "metal"  # the row of `GPUS`
 
 def _verified_on(target: LibraryTarget) -> str:
     assert isinstance(target, GpuTarget)
-    return "nothing: compiled only" if target.gpu == _METAL else "an OpenCL device"
+    return "nothing (compiled)" if target.gpu == _METAL else "an OpenCL device"
 
 
 WING = Wing(

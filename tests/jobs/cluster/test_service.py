@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import signal
 from pathlib import Path
 
 import dask
@@ -15,6 +16,7 @@ from mbv3c.jobs.cluster.service import parse_resources, run_scheduler, run_worke
 from mbv3c.jobs.job import Job
 from mbv3c.jobs.store import Store
 from tests.command_line import mbv3c
+from tests.jobs.cluster.processes import Cluster
 
 
 @pytest.mark.parametrize(
@@ -88,3 +90,17 @@ def test_a_certificate_that_is_not_there_is_named(missing: str, tmp_path: Path) 
         pytest.raises(UsageError, match=f"no certificate at .* name as `{missing}` "),
     ):
         run_scheduler("127.0.0.1", 0, print)
+
+
+def test_a_scheduler_says_what_comes_next_and_ends_by_an_interrupt(tmp_path: Path) -> None:
+    made = Cluster(tmp_path, {})
+    made.start_scheduler()
+    address = made.line("scheduler", "with `--cluster ").rstrip("`")
+    assert f"tcp://{address}" == made.address
+    process = made.processes["scheduler"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    said = (tmp_path / "scheduler.log").read_text()
+    assert f"`mbv3c cluster worker {address}`" in said
+    assert said.endswith("s] stopped\n")
+    assert "error" not in said
