@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import os
 import platform
 import sys
 import time
@@ -52,7 +53,7 @@ def main() -> int:
 
 def _host(quick: bool) -> tuple[str, str]:
     rows = host.measure(QUICK if quick else NETWORKS, (1,) if quick else (1, 2), _progress)
-    tools = [_version_of(name) for name in ("apache-tvm", "onnxruntime", "openvino")]
+    tools = [*map(_version_of, ("apache-tvm", "onnxruntime", "openvino", "ai-edge-litert"))]
     return (
         HOST,
         f"""\
@@ -60,7 +61,9 @@ def _host(quick: bool) -> tuple[str, str]:
 `make bench`, that is `python -m benchmarks --only host`. Median of {host.RUNS} runs of each side,
 in turns by blocks, in processes of their own, pinned to the same processors. Ratios below 1: mbv3c
 is faster; in brackets the quartiles over the blocks; `?` where the machine was busy: the quartiles
-lie more than a tenth apart, or one run in twenty was interrupted.
+lie more than a tenth apart, or one run in twenty was interrupted. LiteRT runs a file of the same
+graph, all of it by XNNPACK; its error is against onnxruntime without optimisations, of the range.
+{_load()}
 
 {host.table(rows)}""",
     )
@@ -77,7 +80,8 @@ def _emulated(quick: bool) -> tuple[str, str]:
 inference, one thread; in brackets the vector multiply-adds (FMLA, FMLS) among them. **Counted, not
 timed.** The second column is what NEON needs if it only multiplies and adds. Errors, in the order
 of the counts: of one input's output against onnxruntime in fp32 without optimisations, of the
-range. ncnn in fp16 stores, packs and computes half precision.
+range. ncnn in fp16 has its own defaults: on this core they store, pack and compute half precision.
+LiteRT runs a file of the same graph, all of it by XNNPACK; for fp16 the file allows it.
 
 {emulated.tables(rows)}""",
     )
@@ -85,18 +89,20 @@ range. ncnn in fp16 stores, packs and computes half precision.
 
 def _integers(quick: bool) -> tuple[str, str]:
     rows = integers.measure(QUICK if quick else integers.NETWORKS, _progress)
-    tools = [_version_of(name) for name in ("apache-tvm", "onnxruntime")]
+    tools = [_version_of(name) for name in ("apache-tvm", "onnxruntime", "ai-edge-litert")]
     return (
         INTEGERS,
         f"""\
 {_date()}, qemu-user; {_listed(*tools)}. `make bench`, that is `python -m benchmarks --only int8`.
 Millions of instructions executed per inference, one thread. **Counted, not timed.** Quantized on
 random inputs, as `compile --precision int8` does without a folder; onnxruntime takes the same
-quantized model, with all of its optimisations. The third column is what dot products need that do
-nothing else. Errors, in the order of the counts, of one input's output, of the range: in int8
-against onnxruntime without optimisations on the quantized model, in fp32 on the fp32 one. The
-emulator knows no Cortex-A55: what is compiled for it runs on a Cortex-A76, which has all of its
-instructions. ncnn is left out, as its wheels bring no tool that quantizes a network for it.
+quantized model, with all of its optimisations, and LiteRT a file of it, with the cheaper of two
+forms of hard-swish: as one operator, or as ADD and MUL, with which XNNPACK takes all. The third
+column is what dot products need that do nothing else. Errors, in the order of the counts, of one
+input's output, of the range: in int8 against onnxruntime without optimisations on the quantized
+model, in fp32 on the fp32 one. The emulator knows no Cortex-A55: what is compiled for it runs on
+a Cortex-A76, which has all of its instructions. ncnn is left out, as its wheels bring no tool that
+quantizes a network for it.
 
 {integers.table(rows)}""",
     )
@@ -142,6 +148,11 @@ def _version_of(package: str) -> str:
 
 def _listed(*tools: str) -> str:
     return ", ".join((f"mbv3c {__version__}", *tools))
+
+
+def _load() -> str:
+    load = os.getloadavg()[2]
+    return f"The load average of the last 15 minutes was {load:.1f}, that of this run included."
 
 
 def _date() -> str:

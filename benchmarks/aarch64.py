@@ -1,4 +1,4 @@
-"""onnxruntime and ncnn on an emulated aarch64 machine with a Python of its own.
+"""onnxruntime, ncnn and LiteRT on an emulated aarch64 machine with a Python of its own.
 
 Everything goes to mbv3c's cache: Debian's Python for arm64, the runtimes' aarch64 wheels, and
 pnnx, which converts ONNX to ncnn's format on this machine.
@@ -26,8 +26,9 @@ NCNN, PNNX = "1.0.20261020", "20261020"
 
 _INFERENCES, _WARM = 6, 2
 _LARGEST_SPREAD = 0.03
-_SAME = 1e-4  # of the range: what fp32 may be off
+_SAME = {"fp32": 1e-4, "int8": 0.3}  # of the range: what no other network comes to
 _HERE = Path(__file__).parent
+_PACKAGES = {"LiteRT": "ai-edge-litert"}  # of what is called otherwise
 _DEBIAN = ("python3", "libgomp1", "libstdc++6")
 _REMEDY = "check the network and pip's settings, then run it again"
 # onnxruntime reads this file to know the processor; that of the host makes it crash.
@@ -76,13 +77,18 @@ class Executed:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the runtimes: of onnxruntime the one that is installed here."""
-    return {"onnxruntime": metadata.version("onnxruntime"), "ncnn": NCNN}
+    """Return the versions of the runtimes, of all but ncnn those that are installed here."""
+    return {
+        "onnxruntime": metadata.version("onnxruntime"),
+        "ncnn": NCNN,
+        "LiteRT": metadata.version("ai-edge-litert"),
+    }
 
 
 def provide(kit: EmulatorKit, progress: Callable[[str], None]) -> Machine:
-    """Fetch the machine unless it is there, about 110 MB; needs Debian's sources and PyPI."""
-    wanted = (*(f"{name}=={version}" for name, version in versions().items()), _numpy())
+    """Fetch the machine unless it is there, about 130 MB; needs Debian's sources and PyPI."""
+    wanted = [f"{_PACKAGES.get(name, name)}=={its}" for name, its in versions().items()]
+    wanted.append(f"numpy=={metadata.version('numpy')}")
     recipe = " ".join((*wanted, PNNX, _CPUINFO, (_HERE / "marks.c").read_text()))
     name = f"bench-aarch64-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     folder = cache_root() / name
@@ -94,7 +100,7 @@ def provide(kit: EmulatorKit, progress: Callable[[str], None]) -> Machine:
         (root / "proc").mkdir()
         (root / "proc" / "cpuinfo").write_text(_CPUINFO)
         python = _python_of(root).name.removeprefix("python")
-        progress(f"downloading {', '.join(wanted)} for aarch64 and pnnx (about 75 MB)")
+        progress(f"downloading {', '.join(wanted)} for aarch64 and pnnx (about 95 MB)")
         platforms = [part for one in WHEEL_PLATFORMS for part in ("--platform", one)]
         selection = ["--implementation", "cp", "--python-version", python, *platforms]
         _pip(new / "site", *selection, *wanted)
@@ -110,10 +116,6 @@ def provide(kit: EmulatorKit, progress: Callable[[str], None]) -> Machine:
             timeout=600,
         )
     return Machine(kit, folder)
-
-
-def _numpy() -> str:
-    return f"numpy=={metadata.version('numpy')}"
 
 
 def _python_of(root: Path) -> Path:
@@ -155,9 +157,10 @@ def count_runtime(
     Args:
         machine: where it runs.
         cpu: the processor to emulate, in qemu's words.
-        runtime: onnxruntime or ncnn.
-        precision: fp32; ncnn also has fp16, and onnxruntime int8 for a quantized model.
-        model: the ONNX file; for ncnn the files beside it. The output goes to RUNTIME.npy there.
+        runtime: onnxruntime, ncnn or LiteRT.
+        precision: as guest.py has it; int8 is that of a quantized model.
+        model: the ONNX file; for the others the files beside it. The output goes to RUNTIME.npy
+            there.
         bundle: its golden files are the input and what the output is compared with.
         inferences: how many are run, the first two among them.
     """
@@ -170,14 +173,21 @@ def count_runtime(
     return Executed(min(warm), counted.classes()[VECTOR_FMLA], error)
 
 
-def count_loading(machine: Machine, cpu: str, runtime: str, model: Path, bundle: Path) -> int:
-    """Count the instructions from opening a model to its first result, in fp32.
+def count_loading(
+    machine: Machine,
+    cpu: str,
+    runtime: str,
+    precision: str,
+    model: Path,
+    bundle: Path,
+) -> int:
+    """Count the instructions from opening a model to its first result.
 
     The arguments are those of `count_runtime`.
     """
-    counted = _counted(machine, cpu, (runtime, "fp32"), model, bundle, 0)
+    counted = _counted(machine, cpu, (runtime, precision), model, bundle, 0)
     made, wanted = np.load(model.parent / f"{runtime}.npy"), np.load(bundle / GOLDEN_OUTPUT)
-    if error_of_range(made, wanted) > _SAME:
+    if error_of_range(made, wanted) > _SAME[precision]:
         raise ToolError(f"the first result of {runtime} is not the model's")
     return counted.instructions
 
@@ -193,7 +203,7 @@ def _counted(
     """Run a runtime in a precision; its last output goes to RUNTIME.npy beside the model."""
     runtime, precision = asked
     root, site = machine.folder / "root", machine.folder / "site"
-    given = model.with_suffix("") if runtime == "ncnn" else model
+    given = model.with_suffix({"ncnn": "", "LiteRT": ".tflite"}.get(runtime, model.suffix))
     output = model.parent / f"{runtime}.npy"
     settings = {
         "PYTHONPATH": site,

@@ -1,4 +1,4 @@
-"""Executed instructions on an emulated Cortex-A76, one thread, beside onnxruntime and ncnn."""
+"""Executed instructions on an emulated Cortex-A76, one thread, beside other runtimes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import onnx
 from benchmarks import aarch64
 from benchmarks.aarch64 import Executed, Machine
 from benchmarks.networks import NETWORKS, Graph, Network, build, compile_for
+from benchmarks.tflite import tflite_of
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.emulator.counting import VECTOR_FMLA, count_bundle
@@ -41,11 +42,11 @@ class Precision:
 
 
 PRECISIONS = (
-    Precision("fp32", 4, ("onnxruntime", "ncnn"), NETWORKS, errors=(0.0, 1e-4)),
+    Precision("fp32", 4, ("onnxruntime", "ncnn", "LiteRT"), NETWORKS, errors=(0.0, 1e-4)),
     Precision(
         "fp16",
         8,
-        ("ncnn",),
+        ("ncnn", "LiteRT"),
         (Network("large", 1.0, 224), Network("small", 1.0, 224)),
         errors=(1e-4, 1e-1),
     ),
@@ -102,8 +103,11 @@ def _count(
         assert bundle.manifest.parity is not None
         error = bundle.manifest.parity["inputs"][0]["max_error_of_range"]
         counts = {OURS: Executed(counted.instructions, fmla, error)}
-        onnx.save(onnx.load(bundle.model), model)
+        given = onnx.load(bundle.model)
+        onnx.save(given, model)
         aarch64.to_ncnn(machine, model)
+        file = tflite_of(given, half=precision.name == "fp16")
+        model.with_suffix(".tflite").write_bytes(file)
         for runtime in precision.runtimes:
             progress(f"counting {runtime}")
             counts[runtime] = aarch64.count_runtime(

@@ -4,8 +4,9 @@
 
 INFERENCES is 0 to open the model and run it once between the marks.
 
-One thread; PRECISION is fp32, of ncnn also fp16, of onnxruntime int8. It runs on the emulated
-machine's Python, where mbv3c is not installed.
+One thread. PRECISION is fp32; of ncnn also fp16, its default; of onnxruntime int8; of LiteRT
+fp16, int8, and "int8, own hard-swish", where XNNPACK leaves some operators to it. It runs on the
+emulated machine's Python, where mbv3c is not installed.
 """
 
 import ctypes
@@ -32,9 +33,12 @@ def open_ncnn(model: str, precision: str, x: np.ndarray) -> Callable[[], np.ndar
 
     net = ncnn.Net()
     net.opt.num_threads = 1
-    half = precision == "fp16"
-    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
-    net.opt.use_bf16_storage = False
+    halves = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")
+    assert all(getattr(net.opt, name) for name in halves)  # ncnn's own default
+    assert not net.opt.use_bf16_storage
+    if precision == "fp32":
+        for name in halves:
+            setattr(net.opt, name, False)
     net.load_param(f"{model}.ncnn.param")
     net.load_model(f"{model}.ncnn.bin")
     given = ncnn.Mat(x[0]).clone()  # the first only borrows the memory of x
@@ -47,13 +51,23 @@ def open_ncnn(model: str, precision: str, x: np.ndarray) -> Callable[[], np.ndar
     return run
 
 
+def open_litert(model: str, precision: str, x: np.ndarray) -> Callable[[], np.ndarray]:
+    import litert  # the file beside this one
+
+    return litert.open_litert(model, x, 1, whole=precision != "int8, own hard-swish")
+
+
+MODULES = {"onnxruntime": "onnxruntime", "ncnn": "ncnn", "LiteRT": "litert"}
+OPENERS = {"onnxruntime": open_onnxruntime, "ncnn": open_ncnn, "LiteRT": open_litert}
+
+
 def main(
     runtime: str, precision: str, model: str, source: str, output: str, marks: str, inferences: str
 ) -> None:
-    open_runtime = {"onnxruntime": open_onnxruntime, "ncnn": open_ncnn}[runtime]
+    open_runtime = OPENERS[runtime]
     x, library = np.load(source), ctypes.CDLL(marks)
     if int(inferences) == 0:
-        importlib.import_module(runtime)
+        importlib.import_module(MODULES[runtime])
         library.mark_start()
         y = open_runtime(model, precision, x)()
         library.mark_end()

@@ -1,14 +1,16 @@
-"""Latency on this machine beside onnxruntime and OpenVINO."""
+"""Latency on this machine beside onnxruntime, OpenVINO and LiteRT."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.contenders import LITERT, MODULE, write_file
 from benchmarks.networks import Network, build, compile_for
-from mbv3c.execution.timing.latency import Ratio, Times, choose_cpus, interleave, ratio, times
+from mbv3c.execution.timing.latency import Ratio, Times, choose_cpus, ratio, take_turns, times
 from mbv3c.execution.timing.worker import BUNDLE, OTHERS, find_contender
 from mbv3c.scratch import scratch_folder
 
 RUNS = 300
+PEERS = (*OTHERS, LITERT)
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Row:
         times: by contender.
         ratios: of our time to that of each other.
         undisturbed: whether the machine did little else.
+        litert_error: of LiteRT's output against onnxruntime's without optimisations, of the range.
     """
 
     network: Network
@@ -26,6 +29,7 @@ class Row:
     times: dict[str, Times]
     ratios: dict[str, Ratio]
     undisturbed: bool
+    litert_error: float
 
 
 def measure(
@@ -46,24 +50,28 @@ def measure(
             with scratch_folder("bench") as folder:
                 progress(f"{network.name}, threads {count}")
                 bundle = compile_for(graph, "host_cpu", count, folder, progress)
+                error = write_file(graph.model, bundle)
                 progress("timing")
-                turns = interleave((BUNDLE, *OTHERS), bundle, cpus, RUNS)
+                sides = {side: (side, bundle) for side in (BUNDLE, *PEERS)}
+                turns = take_turns(sides, cpus, RUNS, module=MODULE)
             blocks = turns.blocks
-            ratios = {other: ratio(blocks[BUNDLE], blocks[other]) for other in OTHERS}
+            ratios = {other: ratio(blocks[BUNDLE], blocks[other]) for other in PEERS}
             timed = {side: times(measured) for side, measured in blocks.items()}
-            rows.append(Row(network, count, timed, ratios, turns.undisturbed))
+            rows.append(Row(network, count, timed, ratios, turns.undisturbed, error))
     return rows
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a table in Markdown; `?` stands where a ratio is uncertain."""
     lines = [
-        "| network | threads | mbv3c | onnxruntime | OpenVINO | / onnxruntime | / OpenVINO |",
-        "|---|---|---|---|---|---|---|",
+        "| network | threads | mbv3c | onnxruntime | OpenVINO | LiteRT "
+        "| / onnxruntime | / OpenVINO | / LiteRT | error of LiteRT |",
+        "|---" * 10 + "|",
     ]
     for row in rows:
-        cells = [f"{row.times[side].median_ms:.2f} ms" for side in (BUNDLE, *OTHERS)]
-        cells += [_ratio(row.ratios[other], row.undisturbed) for other in OTHERS]
+        cells = [f"{row.times[side].median_ms:.2f} ms" for side in (BUNDLE, *PEERS)]
+        cells += [_ratio(row.ratios[other], row.undisturbed) for other in PEERS]
+        cells.append(f"{row.litert_error:.1e}")
         lines.append(f"| {row.network.name} | {row.threads} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

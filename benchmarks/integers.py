@@ -1,4 +1,4 @@
-"""Executed instructions in int8, one thread, beside our own fp32 and onnxruntime in int8.
+"""Executed instructions in int8, one thread, beside our own fp32, onnxruntime and LiteRT.
 
 ncnn is left out: its wheels have no tool that quantizes a network for it.
 """
@@ -11,6 +11,7 @@ import onnx
 from benchmarks import aarch64
 from benchmarks.aarch64 import Executed
 from benchmarks.networks import Graph, Network, build, compile_for
+from benchmarks.tflite import tflite_of
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.emulator.counting import VECTOR_FMLA, count_bundle
@@ -21,6 +22,8 @@ from mbv3c.targets.cpu.devices import CPUS
 
 NETWORKS = (Network("large", 1.0, 224), Network("small", 1.0, 224))
 CORES = ("cortex-a76", "cortex-a55")
+# LiteRT's precision in guest.py, and whether hard-swish is ADD and MUL, as XNNPACK takes it.
+FORMS = {"int8": True, "int8, own hard-swish": False}
 LANES = 16  # multiply-adds of a dot product
 # Of the range, against the quantized model in onnxruntime without optimisations: seeded weights
 # let single roundings grow to several steps of the logits.
@@ -36,6 +39,7 @@ class Row:
         madds: multiply-adds.
         integers, single: what ours executed in int8 and in fp32.
         onnxruntime: what onnxruntime executed on the same quantized model.
+        litert: what LiteRT executed on it, with the cheaper form of hard-swish.
     """
 
     network: Network
@@ -44,6 +48,7 @@ class Row:
     integers: Executed
     single: Executed
     onnxruntime: Executed
+    litert: Executed
 
 
 def measure(networks: Sequence[Network], progress: Callable[[str], None]) -> list[Row]:
@@ -88,11 +93,21 @@ def _count(
             )
         progress("counting onnxruntime")
         model = folder / "model.onnx"
-        onnx.save(onnx.load(bundle.compiled_model), model)
+        given = onnx.load(bundle.compiled_model)
+        onnx.save(given, model)
         theirs = aarch64.count_runtime(machine, emulated, "onnxruntime", "int8", model, path)
-    for runtime, executed in (("mbv3c", counts[INT8]), ("onnxruntime", theirs)):
+        forms = []
+        for form, in_parts in FORMS.items():
+            progress(f"counting LiteRT, {form}")
+            file = tflite_of(given, swish_in_parts=in_parts)
+            model.with_suffix(".tflite").write_bytes(file)
+            forms.append(aarch64.count_runtime(machine, emulated, "LiteRT", form, model, path))
+            progress(f"{forms[-1].instructions:,}")
+    litert = min(forms, key=lambda one: one.instructions)
+    found = {"mbv3c": counts[INT8], "onnxruntime": theirs, "LiteRT": litert}
+    for runtime, executed in found.items():
         check_error(runtime, executed.error)
-    return Row(network, core, graph.madds, counts[INT8], counts[FP32], theirs)
+    return Row(network, core, graph.madds, counts[INT8], counts[FP32], theirs, litert)
 
 
 def check_error(runtime: str, error: float) -> None:
@@ -112,11 +127,11 @@ def table(rows: Sequence[Row]) -> str:
     """Return the rows as a table in Markdown, in millions."""
     lines = [
         f"| network | compiled for | multiply-adds / {LANES} | mbv3c int8 | mbv3c fp32 "
-        "| onnxruntime int8 | / mbv3c fp32 | / onnxruntime | errors |",
-        "|---" * 9 + "|",
+        "| onnxruntime int8 | LiteRT int8 | / mbv3c fp32 | / onnxruntime | / LiteRT | errors |",
+        "|---" * 11 + "|",
     ]
     for row in rows:
-        counts = (row.integers, row.single, row.onnxruntime)
+        counts = (row.integers, row.single, row.onnxruntime, row.litert)
         cells = [row.network.name, row.core, f"{row.madds / LANES / 1e6:.2f}"]
         cells += [f"{executed.instructions / 1e6:.2f}" for executed in counts]
         cells += [f"{row.integers.instructions / one.instructions:.3f}" for one in counts[1:]]

@@ -3,7 +3,7 @@
     python -m benchmarks.loading [--networks small large] [--precisions fp32 int8] [--write]
 
 Counted: a program for Cortex-A76 opens `model.so` with TVM's runtime and runs one inference in the
-emulator; ncnn does so with its own files, where it computes in fp32. Measured: processes of
+emulator; ncnn, in fp32, and LiteRT (XNNPACK) do so with their own files. Measured: processes of
 Python on this machine, which have imported everything, open the library and run one inference, in
 turns with onnxruntime on the model, in fp32, and with LiteRT (XNNPACK) on files that
 benchmarks.tflite writes.
@@ -14,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 import onnx
 from tvm_ffi import libinfo
 
-from benchmarks import aarch64
+from benchmarks import aarch64, litert
 from benchmarks.networks import Network, build
 from benchmarks.results import replace_section
 from benchmarks.tflite import tflite_of
@@ -133,16 +134,22 @@ def main() -> None:
 
 
 def _section(tables: dict[str, list[str]]) -> str:
+    versions = ", ".join(f"{name} {its}" for name, its in aarch64.versions().items())
     head = f"""\
-`python -m benchmarks.loading --write`: MobileNetV3, random weights, 224 pixels, one core.
+{time.strftime("%Y-%m-%d")}, `python -m benchmarks.loading --write`: MobileNetV3, random weights,
+224 pixels, one core; {versions}.
 **Counted** on an emulated {CPU}, in millions of instructions: a program in C opens `model.so` with
 TVM's runtime and runs one inference; the last column begins with the process, and so has what the
-dynamic linker and the runtime's own initialisation take. ncnn opens its files from Python."""
+dynamic linker and the runtime's own initialisation take. ncnn and LiteRT open their files from
+Python; XNNPACK takes the whole network, and LiteRT's loading has what it packs."""
     measured = f"""\
 **Measured** on {processor_name()}, a machine with other work: medians of {_TURNS} processes of
 each side, in turns, of Python with everything imported. Memory is the peak above that; weights and
 arena are what the manifest says."""
-    columns = ("network", "precision", "mbv3c", "ncnn", "ratio", "mbv3c, from the start")
+    columns = (
+        *("network", "precision", "mbv3c", "ncnn", "ratio", "LiteRT", "ratio"),
+        "mbv3c, from the start",
+    )
     counted = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *tables["counted"]]
     columns = (
         *("network", "precision", "mbv3c", "onnxruntime", "ratio", "LiteRT", "ratio"),
@@ -154,9 +161,11 @@ arena are what the manifest says."""
 
 def _rows(network: str, precision: str, folder: Path) -> Iterator[tuple[str, str]]:
     model = build(Network(network, 1.0, 224)).model
-    ours, theirs = _counted(model, precision, folder)
+    ours, *peers = _counted(model, precision, folder)
+    assert isinstance(ours, Counted)
     cells = [network, precision, _millions(ours.opened)]
-    cells += ["–", "–"] if theirs is None else [_millions(theirs), f"{ours.opened / theirs:.2f}"]
+    for peer in peers:
+        cells += ["–", "–"] if peer is None else [_millions(peer), f"{ours.opened / peer:.2f}"]
     assert ours.whole is not None
     yield "counted", f"| {' | '.join([*cells, _millions(ours.whole)])} |"
     yield "measured", _measured(model, network, precision, folder)
@@ -174,7 +183,10 @@ def _compiled(model: onnx.ModelProto, target: str, precision: str, folder: Path)
     return bundle
 
 
-def _counted(model: onnx.ModelProto, precision: str, folder: Path) -> tuple[Counted, int | None]:
+def _counted(
+    model: onnx.ModelProto, precision: str, folder: Path
+) -> tuple[Counted, int | None, int]:
+    """Count ours, ncnn's where it computes in the precision, and LiteRT's."""
     kit = fetch(print)
     bundle = _compiled(model, f"arm_cpu:{CPU}", precision, folder)
     program = _program(kit, folder)
@@ -184,13 +196,23 @@ def _counted(model: onnx.ModelProto, precision: str, folder: Path) -> tuple[Coun
     made = np.fromfile(folder / "output.bin", np.float32).reshape(wanted.shape)
     if error_of_range(made, wanted) > _SAME:
         raise ToolError(f"the first result of {bundle / LIBRARY} is not its golden one")
-    if precision != "fp32":
-        return Counted(opened, whole), None
-    machine = aarch64.provide(kit, print)
-    onnx.save(model, folder / "model.onnx")
-    aarch64.to_ncnn(machine, folder / "model.onnx")
-    ncnn = aarch64.count_loading(machine, CPU, "ncnn", folder / "model.onnx", bundle)
-    return Counted(opened, whole), ncnn
+    machine, file, ncnn = aarch64.provide(kit, print), folder / "model.onnx", None
+    if precision == "fp32":
+        onnx.save(model, file)
+        aarch64.to_ncnn(machine, file)
+        ncnn = aarch64.count_loading(machine, CPU, "ncnn", precision, file, bundle)
+    _write_tflite(model, bundle, file.with_name(litert.FILE))
+    lite = aarch64.count_loading(machine, CPU, "LiteRT", precision, file, bundle)
+    return Counted(opened, whole), ncnn, lite
+
+
+def _write_tflite(model: onnx.ModelProto, bundle: Path, file: Path) -> None:
+    """Write what a bundle computes, in a form that XNNPACK takes as a whole."""
+    opened = open_bundle(bundle)
+    if opened.manifest.precision == "int8":
+        model = onnx.load(opened.compiled_model)
+    file.write_bytes(tflite_of(model, swish_in_parts=True))
+    litert.open_litert(file, np.load(bundle / GOLDEN_INPUT), 1)  # checks it
 
 
 def _program(kit: EmulatorKit, folder: Path) -> Path:
@@ -222,8 +244,7 @@ def _count(kit: EmulatorKit, program: Path, bundle: Path, folder: Path, where: s
 
 def _measured(model: onnx.ModelProto, network: str, precision: str, folder: Path) -> str:
     bundle = _compiled(model, "host_cpu", precision, folder)
-    graph = onnx.load(open_bundle(bundle).compiled_model) if precision == "int8" else model
-    (folder / "model.tflite").write_bytes(tflite_of(graph, swish_in_parts=True))
+    _write_tflite(model, bundle, bundle.with_name(litert.FILE))
     runs: dict[str, list[list[float]]] = {name: [] for name in _OPENERS}
     for _ in range(_TURNS + 1):  # the first of each reads files that nobody has read
         for name, opener in _OPENERS.items():

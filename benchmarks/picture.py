@@ -7,6 +7,7 @@ takes, the system of the reader decides.
 import re
 from dataclasses import dataclass
 from html import escape
+from itertools import takewhile
 from pathlib import Path
 
 from benchmarks.results import RESULTS
@@ -22,7 +23,8 @@ COLOURS = {
     "ours": ("#0b62c4", "#58a6ff"),
     "theirs": ("#aeb6bf", "#545d68"),
 }
-WIDTH, HEIGHT, PANEL, MARGIN = 800, 274, 385, 22
+WIDTH, PANEL, MARGIN = 800, 385, 22
+ABOVE_AND_BELOW = 154  # the bars of both networks
 NAME, BAR, ROW = 92, 190, 20  # room for a runtime's name, the longest bar, and a line
 
 
@@ -63,19 +65,24 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+def runtimes_of(head: list[str]) -> list[str]:
+    """Return the runtimes of a table, which stand between its first two columns and the ratios."""
+    return list(takewhile(lambda title: not title.startswith("/ "), head[2:]))
+
+
 def latency(text: str) -> Panel:
     """Read the times of this machine, on one thread."""
     part = section(text, "Latency on this machine")
     date, machine = re.findall(r"^(\S+), ([^,]+),", part, re.MULTILINE)[0]
     head, *body = rows(part)
-    groups: dict[str, list[Bar]] = {}
+    runtimes, groups = runtimes_of(head), dict[str, list[Bar]]()
     for network, threads, *cells in body:
         if network in NETWORKS and threads == "1":
-            ratios = zip(head[5:], cells[3:], strict=True)
+            ratios = zip(head[2:], cells, strict=True)
             busy = {title.lstrip("/ ") for title, cell in ratios if "?" in cell}
             groups[NETWORKS[network]] = [
                 Bar(runtime, cell.split()[0], runtime in busy)
-                for runtime, cell in zip(head[2:5], cells[:3], strict=True)
+                for runtime, cell in zip(runtimes, cells, strict=False)
             ]
     return Panel("Latency, ms", f"measured on one core of an {machine}, {date}", "ms", groups)
 
@@ -88,7 +95,7 @@ def instructions(text: str) -> Panel:
     groups = {
         NETWORKS[network]: [
             Bar(runtime, cell.split()[0])
-            for runtime, cell in zip(head[2:5], cells[:3], strict=True)
+            for runtime, cell in zip(runtimes_of(head), cells, strict=False)
         ]
         for network, _, *cells in body
         if network in NETWORKS
@@ -146,20 +153,22 @@ def picture(results: str) -> str:
         for place, panel in enumerate(panels)
         for element in drawn(panel, MARGIN + place * PANEL, 34)
     ]
+    lines = max(sum(map(len, panel.groups.values())) for panel in panels)
+    height = ABOVE_AND_BELOW + ROW * lines
     busy = any(bar.busy for panel in panels for bars in panel.groups.values() for bar in bars)
     foot = "fp32, 224 pixels, batch 1; shorter is better"
     foot += "; ? the machine was busy" if busy else ""
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
             'font-family="system-ui, sans-serif" font-size="13">',
             "<title>mbv3c beside other runtimes</title>",
             f"<desc>{escape(in_words(panels))}</desc>",
             f"<style>{light}.title{{font-size:16px;font-weight:600}}.right{{text-anchor:end}}"
             f"@media (prefers-color-scheme:dark){{{dark}}}</style>",
-            f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" class="ground"/>',
+            f'<rect width="{WIDTH}" height="{height}" rx="8" class="ground"/>',
             *elements,
-            f'<text x="{MARGIN}" y="{HEIGHT - 16}" class="quiet">{foot}</text>',
+            f'<text x="{MARGIN}" y="{height - 16}" class="quiet">{foot}</text>',
             "</svg>\n",
         ]
     )

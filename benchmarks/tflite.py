@@ -6,14 +6,15 @@
     Conv → Clip(0, 1) →  fp32: weights times 6, RELU6; what reads the product has weights over 6
                          int8: the steps of the result, which end at 0 and 1
     HardSwish         →  HARD_SWISH, or in int8 ADD of 3 that ends in RELU6, then MUL: XNNPACK
-                         takes these and not the first, and 6 times the result is read as above
+                         takes these and not the first, and 6 times the result is read as above;
+                         where an Add reads it, a MUL by 1/6 with the same steps follows
 
 Only what MobileNetV3 of `mbv3c build` has, after `mbv3c optimize`, is written; all else is refused
 by its name. The schema is that of TensorFlow Lite, version 3, in the classes that LiteRT brings.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +25,16 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from benchmarks.layouts import attributes_of, channels_last, same_pads
+
 _VERSION, _IDENTIFIER = 3, b"TFL3"
 _TYPES = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.int32): schema.TensorType.INT32,
 }
+# What TensorFlow Lite's converter writes for a network that may be computed in fp16.
+_HALF = ("reduced_precision_support", b"fp16accfp16")
 _SIX = 6.0  # what a gate in fp32, and a hard-swish in parts, is larger than in our graph
 _GATE_STEP, _GATE_ZERO = 1 / 255, -128
 
@@ -55,17 +60,20 @@ class _Stored:
     steps: _Steps | None = None
 
 
-def tflite_of(model: onnx.ModelProto, *, swish_in_parts: bool = False) -> bytes:
+def tflite_of(
+    model: onnx.ModelProto, *, swish_in_parts: bool = False, half: bool = False
+) -> bytes:
     """Return a TFLite file that computes what a MobileNetV3 computes, for an input of N, H, W, C.
 
     Args:
         model: one of `mbv3c build` after `mbv3c optimize`, in fp32, or quantized from it.
-        swish_in_parts: whether hard-swish in int8 is ADD and MUL.
+        swish_in_parts: whether hard-swish in int8 is ADD and MUL, so that XNNPACK takes all.
+        half: whether the file allows XNNPACK to compute and to sum in fp16, where a processor can.
 
     Raises:
         UnknownGraphError: the graph has something else.
     """
-    return _Writer(onnx.shape_inference.infer_shapes(model).graph, swish_in_parts).written()
+    return _Writer(onnx.shape_inference.infer_shapes(model).graph, swish_in_parts).written(half)
 
 
 @dataclass
@@ -93,7 +101,7 @@ class _Writer:
         }
         self.done: set[str] = set()  # outputs that another operator has taken in
 
-    def written(self) -> bytes:
+    def written(self, half: bool) -> bytes:
         given = [one.name for one in self.graph.input if one.name not in self.stored]
         for name in given:
             self.places[name] = self._tensor(name, self.shapes[name], np.float32)
@@ -107,6 +115,8 @@ class _Writer:
         model = schema.ModelT()
         model.version, model.subgraphs, model.buffers = _VERSION, [graph], self.buffers
         model.operatorCodes = list(map(_code, self.codes))
+        if half:
+            model.metadata = [self._metadata(*_HALF)]
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(model.Pack(builder), _IDENTIFIER)
         return bytes(builder.Output())
@@ -128,7 +138,7 @@ class _Writer:
         write(node)
 
     def _conv(self, node: onnx.NodeProto) -> None:
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         weight, source = self.stored[node.input[1]], node.input[0]
         groups, channels = attributes.get("group", 1), weight.values.shape[0]
         if attributes.get("dilations", [1, 1]) != [1, 1] or groups not in (1, channels):
@@ -137,7 +147,7 @@ class _Writer:
         pads = attributes.get("pads", [0, 0, 0, 0])
         kernel = weight.values.shape[2:]
         place = self.places[source]
-        same = pads == _same(self.shapes_of(place)[1:3], kernel, strides)
+        same = pads == same_pads(self.shapes_of(place)[1:3], kernel, strides)
         if not same and any(pads):
             place = self._padded(place, pads)
         order, axis = ((1, 2, 3, 0), 3) if groups > 1 else ((0, 2, 3, 1), 0)
@@ -151,7 +161,7 @@ class _Writer:
         self._weighted(kind, node, place, (order, axis), options)
 
     def _gemm(self, node: onnx.NodeProto) -> None:
-        if _attributes(node) != {"transB": 1}:
+        if attributes_of(node) != {"transB": 1}:
             raise UnknownGraphError(f"Gemm {node.name!r} is no layer of weights")
         options = schema.FullyConnectedOptionsT()
         self._weighted("FULLY_CONNECTED", node, self.places[node.input[0]], ((0, 1), 0), options)
@@ -214,8 +224,7 @@ class _Writer:
     def _hardswish(self, node: onnx.NodeProto) -> None:
         (source,), (name,) = node.input, node.output
         place = self.places[source]
-        plain = self.tensors[place].quantization is None or self._is_added(name)
-        if plain or not self.swish_in_parts:
+        if self.tensors[place].quantization is None or not self.swish_in_parts:
             self._operator("HARD_SWISH", [place], [self._output(name)], schema.HardSwishOptionsT())
             return
         options = schema.AddOptionsT()
@@ -225,7 +234,21 @@ class _Writer:
         clipped = self._tensor(f"{name}.clipped", self.shapes[source], np.int8, steps)
         self._operator("ADD", [place, self._constant(f"{name}.three", three)], [clipped], options)
         self.factors[name] = _SIX
-        self._operator("MUL", [place, clipped], [self._output(name)], schema.MulOptionsT())
+        product = self._output(name)
+        self._operator("MUL", [place, clipped], [product], schema.MulOptionsT())
+        if self._is_added(name):
+            self._divided(name, product)
+
+    def _divided(self, name: str, product: int) -> None:
+        """Write what divides 6 times a value by 6; the integers stay what they are."""
+        sixth = _Stored(np.array([127], np.int8), _Steps(np.array([1 / _SIX / 127], np.float32)))
+        steps = self.tensors[product].quantization
+        true = _Steps(np.array(steps.scale / np.float32(_SIX)), int(steps.zeroPoint[0]))
+        place = self._tensor(f"{name}.divided", self.shapes[name], np.int8, true)
+        inputs = [product, self._constant(f"{name}.sixth", sixth)]
+        self._operator("MUL", inputs, [place], schema.MulOptionsT())
+        for old in [one for one, at in self.places.items() if at == product]:
+            self.places[old], self.factors[old] = place, 1.0
 
     def _pool(self, node: onnx.NodeProto) -> None:
         options = schema.ReducerOptionsT()
@@ -326,19 +349,27 @@ class _Writer:
 
     def _constant(self, name: str, stored: _Stored) -> int:
         place = self._tensor(name, (), stored.values.dtype, stored.steps)
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(stored.values).tobytes(), np.uint8)
         self.tensors[place].shape = list(stored.values.shape)
-        self.tensors[place].buffer = len(self.buffers)
-        self.buffers.append(buffer)
+        self.tensors[place].buffer = self._buffer(np.ascontiguousarray(stored.values).tobytes())
         return place
+
+    def _metadata(self, name: str, value: bytes) -> Any:
+        metadata = schema.MetadataT()
+        metadata.name, metadata.buffer = name, self._buffer(value)
+        return metadata
+
+    def _buffer(self, data: bytes) -> int:
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(data, np.uint8)
+        self.buffers.append(buffer)
+        return len(self.buffers) - 1
 
     def _tensor(
         self, name: str, shape: Sequence[int], kind: Any, steps: _Steps | None = None
     ) -> int:
         tensor = schema.TensorT()
         tensor.name, tensor.type, tensor.buffer = name, _TYPES[np.dtype(kind)], 0
-        tensor.shape = _channels_last(shape)
+        tensor.shape = channels_last(shape)
         if steps is not None:
             tensor.quantization = schema.QuantizationParametersT()
             tensor.quantization.scale = steps.scales.astype(np.float32)
@@ -364,24 +395,3 @@ def _code(builtin: int) -> Any:
     code = schema.OperatorCodeT()
     code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), 1
     return code
-
-
-def _channels_last(shape: Sequence[int]) -> list[int]:
-    if len(shape) != 4:
-        return list(shape)
-    n, c, h, w = shape
-    return [n, h, w, c]
-
-
-def _same(extent: Sequence[int], kernel: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """Return the pads that `Padding.SAME` means: top, left, bottom, right."""
-    before, after = [], []
-    for size, wide, stride in zip(extent, kernel, strides, strict=True):
-        total = max((-(-size // stride) - 1) * stride + wide - size, 0)
-        before.append(total // 2)
-        after.append(total - total // 2)
-    return [*before, *after]
-
-
-def _attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
-    return {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}

@@ -37,14 +37,15 @@ def test_a_new_section_comes_last(results: Path) -> None:
 
 
 def test_uncertain_ratios_are_marked() -> None:
-    timed = dict.fromkeys(("bundle", "onnxruntime", "openvino"), Times(1.234, 1.0))
-    ratios = {"onnxruntime": Ratio(0.8, (0.79, 0.82)), "openvino": Ratio(0.8, (0.5, 0.9))}
-    row = host.Row(Network("small", 0.75, 160), 2, timed, ratios, undisturbed=True)
+    timed = dict.fromkeys(("bundle", *host.PEERS), Times(1.234, 1.0))
+    sure, unsure = Ratio(0.8, (0.79, 0.82)), Ratio(0.8, (0.5, 0.9))
+    ratios = dict(zip(host.PEERS, (sure, unsure, sure), strict=True))
+    row = host.Row(Network("small", 0.75, 160), 2, timed, ratios, True, 1.5e-6)
     assert host.table([row]).splitlines()[-1] == (
-        "| Small 0.75, 160 px | 2 | 1.23 ms | 1.23 ms | 1.23 ms | 0.80 (0.79–0.82) "
-        "| 0.80 (0.50–0.90) ? |"
+        "| Small 0.75, 160 px | 2 | 1.23 ms | 1.23 ms | 1.23 ms | 1.23 ms | 0.80 (0.79–0.82) "
+        "| 0.80 (0.50–0.90) ? | 0.80 (0.79–0.82) | 1.5e-06 |"
     )
-    assert host.table([replace(row, undisturbed=False)]).count(" ?") == 2
+    assert host.table([replace(row, undisturbed=False)]).count(" ?") == 3
 
 
 LARGE = Network("large", 1.0, 224)
@@ -118,13 +119,14 @@ def test_quick_is_one_of_the_networks() -> None:
 
 def test_integers_have_a_row_for_each_core() -> None:
     ours, full = Executed(400_000, 0, 5e-2), Executed(1_000_000, 0, 1e-6)
-    row = integers.Row(LARGE, "cortex-a55", 4_000_000, ours, full, Executed(2_000_000, 0, 0.1))
+    theirs, litert = Executed(2_000_000, 0, 0.1), Executed(500_000, 0, 0.06)
+    row = integers.Row(LARGE, "cortex-a55", 4_000_000, ours, full, theirs, litert)
     assert integers.table([row]).splitlines() == [
         "| network | compiled for | multiply-adds / 16 | mbv3c int8 | mbv3c fp32 "
-        "| onnxruntime int8 | / mbv3c fp32 | / onnxruntime | errors |",
-        "|---|---|---|---|---|---|---|---|---|",
-        "| Large 1, 224 px | cortex-a55 | 0.25 | 0.40 | 1.00 | 2.00 | 0.400 | 0.200 "
-        "| 5.0e-02, 1.0e-06, 1.0e-01 |",
+        "| onnxruntime int8 | LiteRT int8 | / mbv3c fp32 | / onnxruntime | / LiteRT | errors |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| Large 1, 224 px | cortex-a55 | 0.25 | 0.40 | 1.00 | 2.00 | 0.50 | 0.400 | 0.200 "
+        "| 0.800 | 5.0e-02, 1.0e-06, 1.0e-01, 6.0e-02 |",
     ]
 
 

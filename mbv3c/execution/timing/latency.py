@@ -23,6 +23,7 @@ from typing import IO, Any
 from mbv3c.errors import ToolError, UsageError
 
 Blocks = Sequence[Sequence[float]]
+WORKER = "mbv3c.execution.timing.worker"
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,7 @@ def worker(
     device: str = "cpu",
     *,
     timeout: float | None = None,
+    module: str = WORKER,
 ) -> Iterator[Worker]:
     """Start a worker on some processors, as many threads as there are of them; end it after.
 
@@ -226,9 +228,9 @@ def worker(
         device: TVM's name of what runs the library's kernels.
         timeout: seconds after which the worker is killed, and what waits for it raises; None for
             never.
+        module: module of the worker's program, which knows the modes.
     """
     chosen = ",".join(map(str, cpus))
-    module = "mbv3c.execution.timing.worker"
     command = [sys.executable, "-m", module, mode, str(bundle), chosen, device]
     # TVM would pin its threads by itself, whatever it was given.
     environment = {"TVM_NUM_THREADS": str(len(cpus)), "TVM_BIND_THREADS": "0"}
@@ -267,7 +269,12 @@ def interleave(
 
 
 def take_turns(
-    sides: Mapping[str, tuple[str, Path]], cpus: Sequence[int], runs: int, device: str = "cpu"
+    sides: Mapping[str, tuple[str, Path]],
+    cpus: Sequence[int],
+    runs: int,
+    device: str = "cpu",
+    *,
+    module: str = WORKER,
 ) -> Turns:
     """Time inferences of several sides.
 
@@ -276,6 +283,7 @@ def take_turns(
         cpus: processors to stay on.
         runs: number of inferences of each side.
         device: TVM's name of what runs the libraries' kernels.
+        module: module of the workers' program.
 
     Raises:
         ToolError: one of them fails.
@@ -283,7 +291,7 @@ def take_turns(
     blocks: dict[str, list[list[Any]]] = {side: [] for side in sides}
     with ExitStack() as stack:
         workers = {
-            side: stack.enter_context(worker(mode, bundle, cpus, device))
+            side: stack.enter_context(worker(mode, bundle, cpus, device, module=module))
             for side, (mode, bundle) in sides.items()
         }
         order = list(workers)
