@@ -21,7 +21,7 @@ from tests.command_line import document, mbv3c
     ("words", "completed"),
     [
         (("comp",), {"compile", "completion"}),
-        (("compile", "--target", "rpi"), {"rpi5", "rpi4", "rpi3", "rpi-zero2"}),
+        (("compile", "--target", "rpi"), {"rpi5", "rpi4", "rpi3", "rpi-zero2", "rpi2"}),
         (("tune", "--target", "mcu:cortex-m3"), {"mcu:cortex-m33"}),
         (("compile", "--precision", "f"), {"fp32", "fp16"}),
         (("device", "pr"), {"probe"}),

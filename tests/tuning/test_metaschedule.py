@@ -162,7 +162,7 @@ def test_what_was_not_measured_is_said() -> None:
     result = TunedNetwork(
         Path("logs"), A76.name, "", SearchResult([state]), [], None, untuned=((name, reason),)
     )
-    said = f"no candidate was measured: {name} (the budget is spent)"
+    said = f"operators that TVM compiles: {name} (the budget is spent)"
     assert any(said in line for line in summary_lines(result))
     assert result.to_json()["untuned_operators"] == [{"operator": name, "reason": reason}]
 
