@@ -81,7 +81,8 @@ inference, one thread; in brackets the vector multiply-adds (FMLA, FMLS) among t
 timed.** The second column is what NEON needs if it only multiplies and adds. Errors, in the order
 of the counts: of one input's output against onnxruntime in fp32 without optimisations, of the
 range. ncnn in fp16 has its own defaults: on this core they store, pack and compute half precision.
-LiteRT runs a file of the same graph, all of it by XNNPACK; for fp16 the file allows it.
+LiteRT runs a file of the same graph, all of it by XNNPACK. In fp16 the file allows that, and has
+TensorFlow's pads (as many zeros, elsewhere): ours are copies there, a third more instructions.
 
 {emulated.tables(rows)}""",
     )

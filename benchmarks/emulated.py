@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import onnx
 
 from benchmarks import aarch64
 from benchmarks.aarch64 import Executed, Machine
+from benchmarks.layouts import with_same_pads
 from benchmarks.networks import NETWORKS, Graph, Network, build, compile_for
 from benchmarks.tflite import tflite_of
+from mbv3c.bundle import GOLDEN_INPUT, GOLDEN_OUTPUT
 from mbv3c.errors import ToolError
 from mbv3c.execution.emulator import kit as toolbox
 from mbv3c.execution.emulator.counting import VECTOR_FMLA, count_bundle
+from mbv3c.parity.reference import run, session
 from mbv3c.precision import find_precision
 from mbv3c.scratch import scratch_folder
 from mbv3c.targets import open_bundle
@@ -103,19 +108,38 @@ def _count(
         assert bundle.manifest.parity is not None
         error = bundle.manifest.parity["inputs"][0]["max_error_of_range"]
         counts = {OURS: Executed(counted.instructions, fmla, error)}
-        given = onnx.load(bundle.model)
-        onnx.save(given, model)
+        onnx.save(onnx.load(bundle.model), model)
         aarch64.to_ncnn(machine, model)
-        file = tflite_of(given, half=precision.name == "fp16")
-        model.with_suffix(".tflite").write_bytes(file)
+        judges = {"LiteRT": _write_tflite(model, path, half=precision.name == "fp16")}
         for runtime in precision.runtimes:
             progress(f"counting {runtime}")
             counts[runtime] = aarch64.count_runtime(
-                machine, CPU, runtime, precision.name, model, path
+                machine, CPU, runtime, precision.name, model, judges.get(runtime, path)
             )
     for runtime, executed in counts.items():
         check_error(runtime, precision, executed.error)
     return counts
+
+
+def _write_tflite(model: Path, bundle: Path, *, half: bool) -> Path:
+    """Write the TFLite file beside an ONNX file; return where its golden files are.
+
+    XNNPACK pads by itself only what is computed in fp32 or int8. So that it copies nothing in fp16
+    either, it gets the pads of TensorFlow there, and another golden output.
+    """
+    given = onnx.load(model)
+    if not half:
+        model.with_suffix(".tflite").write_bytes(tflite_of(given))
+        return bundle
+    given = with_same_pads(given)
+    model.with_suffix(".tflite").write_bytes(tflite_of(given, half=True))
+    judge = model.with_name("judge")
+    for place in (judge / GOLDEN_INPUT, judge / GOLDEN_OUTPUT):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    x = np.load(bundle / GOLDEN_INPUT)
+    np.save(judge / GOLDEN_INPUT, x)
+    np.save(judge / GOLDEN_OUTPUT, run(session(given), x)[0])
+    return judge
 
 
 def check_error(runtime: str, precision: Precision, error: float) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 import mbv3c
 from benchmarks.avx2 import unsigned
+from benchmarks.layouts import with_same_pads
 from benchmarks.litert import PartlyTakenError, open_litert
 from benchmarks.tflite import UnknownGraphError, tflite_of
 from mbv3c.passes import run_pipeline
@@ -59,6 +60,14 @@ def test_litert_keeps_its_own_hard_swish(quantized: onnx.ModelProto) -> None:
     assert error(quantized, file, whole=False) < 0.1
     with pytest.raises(PartlyTakenError, match="the whole network"):
         open_litert(file, reference(quantized)[0], 1)
+
+
+def test_tensorflows_pads_need_no_operator(network: onnx.ModelProto) -> None:
+    padded = with_same_pads(network)
+    assert network.graph.node != padded.graph.node
+    assert error(padded, tflite_of(padded)) < 1e-5
+    copied = [b".pads" in tflite_of(one) for one in (network, padded)]
+    assert copied == [True, False]
 
 
 def test_uint8_has_the_same_steps(quantized: onnx.ModelProto) -> None:
