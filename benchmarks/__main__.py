@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
 from benchmarks import aarch64, emulated, gpu, host, integers, tuned
 from benchmarks.networks import NETWORKS, QUICK
@@ -57,7 +58,8 @@ def _host(quick: bool) -> tuple[str, str]:
     return (
         HOST,
         f"""\
-{_date()}, {processor_name()}, {platform.system()} {platform.release()}; {_listed(*tools)}.
+{_date()}, {processor_name()} with {_vectors()}, {platform.system()} {platform.release()};
+{_listed(*tools)}.
 `make bench`, that is `python -m benchmarks --only host`. Median of {host.RUNS} runs of each side,
 in turns by blocks, in processes of their own, pinned to the same processors. Ratios below 1: mbv3c
 is faster; in brackets the quartiles over the blocks; `?` where the machine was busy: the quartiles
@@ -149,6 +151,16 @@ def _version_of(package: str) -> str:
 
 def _listed(*tools: str) -> str:
     return ", ".join((f"mbv3c {__version__}", *tools))
+
+
+def _vectors() -> str:
+    """Return the widest vectors of this machine: processors of one name differ in them."""
+    known = {"avx512_vnni": "AVX-512 and VNNI", "avx512f": "AVX-512", "avx2": "AVX2"}
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except FileNotFoundError:
+        return platform.machine()
+    return next((name for flag, name in known.items() if flag in flags), platform.machine())
 
 
 def _load() -> str:
