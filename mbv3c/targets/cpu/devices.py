@@ -54,8 +54,8 @@ _NARROW = ("sve", "sve2", "bf16")
 _PRODUCTS_AND_SUMS = ("-vmlx-hazards", "-expand-fp-mlx", "+use-misched")
 _RVV256 = "v=true,vext_spec=v1.0,vlen=256"
 
-# QEMU 7.2, which Debian 12 has, knows few cores, and of RISC-V no `czero` (Zicond). Another has all instructions of a core that it
-# lacks, and `max` those of Armv8.6 and more. What phones have and lack is in /proc/cpuinfo of each,
+# QEMU 7.2, which Debian 12 has, knows few cores, and of RISC-V no `czero` (Zicond). Another has
+# all instructions of a core that it lacks, and `max` those of Armv8.6 and more. What phones have and lack is in /proc/cpuinfo of each,
 # collected in github.com/hrw/arm-socs-table: of the Snapdragon 845 in issue 11, the Snapdragon 685
 # in 174, Helio G85 in 44, Unisoc T606 in 119, the Tensor of the Pixel 6 in 60.
 # fmt: off

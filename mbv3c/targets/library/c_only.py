@@ -1,7 +1,7 @@
 """What backends share whose bundles hold a C library, and no library that TVM's runtime loads."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import onnx
@@ -20,6 +20,7 @@ from mbv3c.parity.compare import Parity
 from mbv3c.parity.gate.blocks import BlockErrors
 from mbv3c.parity.ladder.climb import BackendStages
 from mbv3c.parity.ladder.ladder import Ladder
+from mbv3c.parity.verdict import Verdict
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
 from mbv3c.targets.backend import Backend
@@ -70,33 +71,38 @@ class CLibraryBackend(Backend):
             "before"
         )
 
-    def verify_library(
+    @abstractmethod
+    def processor_for_tvm(self, bundle: Bundle) -> tvm.target.Target:
+        """Return the processor of a bundle, for TVM."""
+
+    @abstractmethod
+    def files_again(self, bundle: Bundle, again: Again) -> FilesParity:
+        """Write the files beside the library once more, and compare them."""
+
+    def verify(
         self,
         bundle: Bundle,
-        opened: Runnable,
-        target: tvm.target.Target,
-        files: Callable[[Again], FilesParity],
         progress: Progress,
-        known: Prepared | None,
-        inputs: list[Feed] | None,
-    ) -> Parity:
+        place: Place | None = None,
+        known: Prepared | None = None,
+        inputs: list[Feed] | None = None,
+    ) -> Verdict:
         """Check a bundle's library: whole, every kernel by itself, and its constants.
 
         The reference of a network that mbv3c quantized is the quantized model; the model as given
         is beside it.
-
-        Args:
-            bundle: the bundle.
-            opened: what runs its library.
-            target: the processor, for TVM.
-            files: function that writes the files beside the library once more, and compares them.
-            progress: told what is being done.
-            known: the prepared model where the bundle was just compiled, which saves work.
-            inputs: the user's own, instead of the seeded ones.
-
-        Raises:
-            Mbv3cError: the bundle cannot be run.
         """
+        with self.open(bundle, progress, place) as opened:
+            return self._compared(bundle, opened, progress, known, inputs)
+
+    def _compared(
+        self,
+        bundle: Bundle,
+        opened: Runnable,
+        progress: Progress,
+        known: Prepared | None,
+        inputs: list[Feed] | None,
+    ) -> Parity:
         progress("running onnxruntime on the model that the library must equal")
         reference = reference_of(bundle, known, inputs)
         progress(f"running the C library on the {opened.ran_on}")
@@ -104,6 +110,7 @@ class CLibraryBackend(Backend):
         again = lowered_again(self, bundle, known)
         record, runner = manifest_of(bundle).c_library, opened.runner
         assert record is not None and isinstance(runner, ProgramRunner)
+        target = self.processor_for_tvm(bundle)
         stopping = StoppingRunner(runner, again.lowered, target, record.arena_alignment)
         stops = replace(opened, runner=stopping, kernels=manifest_of(bundle).kernels)
         alone = kernels_alone(again.graph, reference, stops, progress)
@@ -111,7 +118,7 @@ class CLibraryBackend(Backend):
         parity = compared(bundle, opened, outputs, reference, seeded)
         parity = replace(
             parity,
-            files=None if known else files(again),
+            files=None if known else self.files_again(bundle, again),
             kernels=alone,
             constants=archived_constants(bundle, again, runner.library, record.arena_alignment),
             proven=not bundle.precision.quantized,

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import tvm
 
 from mbv3c.bundle import Bundle
+from mbv3c.c_library.check import FilesParity
 from mbv3c.costs.asking import Coster
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.runners import Runnable
-from mbv3c.feeds import Feed
 from mbv3c.job import Job
 from mbv3c.lowering.describe import kernels_of, memory_of
 from mbv3c.lowering.lower import Lowered
@@ -21,7 +22,6 @@ from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.lowering.qdq import read_pairs
 from mbv3c.manifest import Manifest
 from mbv3c.parity.gate.baseline import Footprint
-from mbv3c.parity.verdict import Verdict
 from mbv3c.precision import Precision
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
@@ -29,6 +29,7 @@ from mbv3c.target import Target
 from mbv3c.targets.backend import Built
 from mbv3c.targets.cpu.select_top import taken_in
 from mbv3c.targets.library import building as libraries
+from mbv3c.targets.library.again import Again
 from mbv3c.targets.library.c_only import CLibraryBackend
 from mbv3c.targets.library.manifest import LibraryTargetRecord
 from mbv3c.targets.mcu import report
@@ -107,25 +108,11 @@ class McuBackend(CLibraryBackend):
         runner = BoardRunner(kit, target, c_library_of(bundle), record_of(bundle).needs)
         yield Runnable(bundle.path, runner, described(target), True, manifest_of(bundle).kernels)
 
-    def verify(
-        self,
-        bundle: Bundle,
-        progress: Progress,
-        place: Place | None = None,
-        known: Prepared | None = None,
-        inputs: list[Feed] | None = None,
-    ) -> Verdict:
-        with self.open(bundle, progress, place) as opened:
-            target = self.target_of(bundle)
-            return self.verify_library(
-                bundle,
-                opened,
-                tvm_target(target),
-                lambda again: checked_files(bundle, again, target),
-                progress,
-                known,
-                inputs,
-            )
+    def processor_for_tvm(self, bundle: Bundle) -> tvm.target.Target:
+        return tvm_target(self.target_of(bundle))
+
+    def files_again(self, bundle: Bundle, again: Again) -> FilesParity:
+        return checked_files(bundle, again, self.target_of(bundle))
 
     def footprint(self, bundle: Bundle) -> Footprint:
         manifest, record = manifest_of(bundle), record_of(bundle)

@@ -1,1 +1,1 @@
-"""standalone."""
+"""Cores with Linux for which TVM has no runtime: C libraries, run in an emulator."""

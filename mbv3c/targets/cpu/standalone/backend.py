@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import tvm
 
 from mbv3c.bundle import Bundle
 from mbv3c.c_library.again import check_library_files
 from mbv3c.c_library.build import build_c_library
+from mbv3c.c_library.check import FilesParity
 from mbv3c.costs.asking import Coster
 from mbv3c.errors import UsageError
 from mbv3c.execution.device.place import Place
 from mbv3c.execution.emulator.cores import require_cores_kit
 from mbv3c.execution.runners import Runnable
-from mbv3c.feeds import Feed
 from mbv3c.job import Job
 from mbv3c.lowering.describe import kernels_of, memory_of
 from mbv3c.lowering.lower import Lowered
 from mbv3c.manifest import Manifest
 from mbv3c.parity.gate.baseline import Footprint
-from mbv3c.parity.verdict import Verdict
 from mbv3c.precision import Precision
 from mbv3c.prepare import Prepared
 from mbv3c.progress import Progress
@@ -38,6 +38,7 @@ from mbv3c.targets.cpu.in_integers import computed_in_integers
 from mbv3c.targets.cpu.standalone.runner import LinuxRunner, described
 from mbv3c.targets.library import building as libraries
 from mbv3c.targets.library import report
+from mbv3c.targets.library.again import Again
 from mbv3c.targets.library.building import Library
 from mbv3c.targets.library.c_only import CLibraryBackend
 from mbv3c.targets.library.c_request import c_request, request_of
@@ -142,28 +143,14 @@ class StandaloneBackend(CLibraryBackend):
         runner = LinuxRunner(require_cores_kit(name), target, c_library_of(bundle))
         yield Runnable(bundle.path, runner, described(target), True, manifest_of(bundle).kernels)
 
-    def verify(
-        self,
-        bundle: Bundle,
-        progress: Progress,
-        place: Place | None = None,
-        known: Prepared | None = None,
-        inputs: list[Feed] | None = None,
-    ) -> Verdict:
-        target, record = tvm_target(self.target_of(bundle)), manifest_of(bundle).c_library
+    def processor_for_tvm(self, bundle: Bundle) -> tvm.target.Target:
+        return tvm_target(self.target_of(bundle))
+
+    def files_again(self, bundle: Bundle, again: Again) -> FilesParity:
+        target, record = self.processor_for_tvm(bundle), manifest_of(bundle).c_library
         assert record is not None
-        with self.open(bundle, progress, place) as opened:
-            return self.verify_library(
-                bundle,
-                opened,
-                target,
-                lambda again: check_library_files(
-                    bundle, record, again.lowered, target, request_of(bundle, record.prefix)
-                ),
-                progress,
-                known,
-                inputs,
-            )
+        request = request_of(bundle, record.prefix)
+        return check_library_files(bundle, record, again.lowered, target, request)
 
     def footprint(self, bundle: Bundle) -> Footprint:
         manifest = manifest_of(bundle)
