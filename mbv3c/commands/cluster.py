@@ -1,11 +1,10 @@
 """The commands `mbv3c cluster scheduler` and `mbv3c cluster worker`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from mbv3c.commands.ending import until_interrupted
 from mbv3c.commands.engines import store_folder, store_option
 from mbv3c.commands.options import Progress
 
@@ -34,7 +33,7 @@ def scheduler(host: str, port: int, insecure: bool) -> None:
     from mbv3c.jobs.cluster.service import run_scheduler
 
     progress = Progress()
-    with _until_interrupted(progress):
+    with until_interrupted(progress):
         run_scheduler(host, port, progress, insecure=insecure)
 
 
@@ -63,7 +62,7 @@ def worker(
     from mbv3c.jobs.local import LocalProcesses
 
     progress = Progress()
-    with _until_interrupted(progress):
+    with until_interrupted(progress):
         run_worker(
             full_address(address),
             LocalProcesses(jobs or 0).at_once,
@@ -73,12 +72,3 @@ def worker(
             host=host,
             insecure=insecure,
         )
-
-
-@contextmanager
-def _until_interrupted(progress: Progress) -> Iterator[None]:
-    """Take Ctrl-C and SIGTERM for the end that is meant: nothing else ends a server."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        progress("stopped")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mbv3c.commands.ending import until_interrupted
 from mbv3c.commands.options import PATH, Progress, echo, json_option, print_json
 from mbv3c.commands.places import FILE
 from mbv3c.commands.targets import board_row
@@ -84,10 +85,8 @@ def serve(tracker: str | None, as_json: bool, **given: Any) -> None:
     from mbv3c.execution.device.server import serve
 
     progress = Progress()
-    try:
+    with until_interrupted(progress):
         serve(asked, lambda serving: _ready(serving, asked, as_json), progress)
-    except KeyboardInterrupt:
-        progress("stopped")
 
 
 def _ready(serving: "Serving", asked: "ServeOptions", as_json: bool) -> None:

@@ -1,13 +1,14 @@
-"""The last two lines of a command: the verdict in few words, and what to do next."""
+"""How commands end: the verdict in few words and what to do next, and servers by Ctrl-C."""
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mbv3c.commands.loudness import is_quiet
-from mbv3c.commands.options import echo_styled
+from mbv3c.commands.options import Progress, echo_styled
 
 if TYPE_CHECKING:
     from mbv3c.parity.verdict import Check
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 GOOD, BAD, DOUBTFUL = "green", "red", "yellow"
 _LONGEST = 60  # characters of what was missed first
 _BEYOND = ("limits", "baseline")  # the suites of checks that the user asked for
+
+
+@contextmanager
+def until_interrupted(progress: Progress) -> Iterator[None]:
+    """Take Ctrl-C and SIGTERM for the end that is meant: nothing else ends a server."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress("stopped")
 
 
 def print_ending(word: str, color: str, rest: str, then: str) -> None:

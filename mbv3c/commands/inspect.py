@@ -1,7 +1,7 @@
 """The command `mbv3c inspect`."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,59 +126,31 @@ def inspect(
 _LEAST_NAME = 16  # letters of a layer's name, however narrow the terminal is
 
 
-def layer_lines(layers: "Sequence[NodeCost]", columns: int | None) -> Iterator[str]:
-    """Yield a table of layers: exact, or in so many columns with rounded figures and cut names.
+def layer_lines(layers: "Sequence[NodeCost]", columns: int | None) -> list[str]:
+    """Return a table of layers: exact, or in so many columns with rounded figures and cut names.
 
     Args:
         layers: what each layer is and costs.
         columns: columns of the terminal; None for a file or a pipe, which gets exact figures.
     """
-    exact = _Table(("layer", "operator", "output", "parameters", "multiply-adds", "bytes"))
-    for layer in layers:
-        counts = (layer.params, layer.madds, layer.activation_bytes)
-        exact.add(layer, tuple(f"{count:,}" for count in counts))
-    if columns is None or exact.width <= columns:
-        yield from exact.lines()
-        return
-    short = _Table(("layer", "operator", "output", "params", "MACs", "bytes"))
-    for layer in layers:
-        counts = (layer.params, layer.madds, layer.activation_bytes)
-        short.add(layer, tuple(map(_rounded, counts)))
-    yield from short.lines(columns)
+    from mbv3c.search.front import aligned
 
+    def table(head: Sequence[str], shown: Callable[[int], str], longest: int) -> list[str]:
+        rows = [("layer", "operator", "output", *head)]
+        for layer in layers:
+            shape = "x".join(map(str, layer.output_shape))
+            counts = (layer.params, layer.madds, layer.activation_bytes)
+            name = shortened(layer.name, longest)
+            rows.append((name, layer.operator, shape, *map(shown, counts)))
+        return list(aligned(rows, text=3))
 
-class _Table:
-    """A table of layers, whose columns are as wide as what is in them.
-
-    Args:
-        head: the names of the columns: three of text, then figures.
-    """
-
-    def __init__(self, head: Sequence[str]) -> None:
-        self._rows = [tuple(head)]
-
-    def add(self, layer: "NodeCost", figures: Sequence[str]) -> None:
-        shape = "x".join(map(str, layer.output_shape))
-        self._rows.append((layer.name, layer.operator, shape, *figures))
-
-    @property
-    def width(self) -> int:
-        return sum(self._widths()) + 2 * len(self._rows[0]) - 2
-
-    def lines(self, columns: int | None = None) -> Iterator[str]:
-        """Yield the rows; with `columns`, names of layers are cut until the rows fit."""
-        first, *others = self._widths()
-        if columns is not None:
-            room = columns - sum(others) - 2 * len(others)
-            first = min(first, max(_LEAST_NAME, room))
-        for name, *texts in self._rows:
-            cells = [f"{shortened(name, first):<{first}}"]
-            for index, (text, wide) in enumerate(zip(texts, others, strict=True)):
-                cells.append(f"{text:<{wide}}" if index < 2 else f"{text:>{wide}}")
-            yield "  ".join(cells)
-
-    def _widths(self) -> list[int]:
-        return [max(map(len, column)) for column in zip(*self._rows, strict=True)]
+    longest = max(len(layer.name) for layer in layers)
+    exact = table(("parameters", "multiply-adds", "bytes"), "{:,}".format, longest)
+    if columns is None or len(exact[0]) <= columns:
+        return exact
+    head = ("params", "MACs", "bytes")
+    beyond = len(table(head, _rounded, longest)[0]) - columns
+    return table(head, _rounded, max(_LEAST_NAME, longest - max(0, beyond)))
 
 
 def _rounded(count: int) -> str:
