@@ -35,6 +35,8 @@ from benchmarks.litert import open_litert
 from benchmarks.results import replace_section
 from benchmarks.tflite import tflite_of
 from mbv3c.bundle import GOLDEN_INPUT, Bundle
+from mbv3c.execution.timing.latency import processor_name
+from mbv3c.parity.reference import error_of_range
 from mbv3c.passes import run_pipeline
 from mbv3c.targets.cpu.artifact import c_library_of
 from mbv3c.targets.library.manifest import manifest_of
@@ -88,7 +90,7 @@ def main() -> None:
         lines.append(line)
     if arguments.write:
         introduction = (
-            f"{time.strftime('%Y-%m-%d')}, {_processor()}, with other work on it; onnxruntime "
+            f"{time.strftime('%Y-%m-%d')}, {processor_name()}, with other work on it; onnxruntime "
             f"{ort.__version__} (with activations of uint8 where that is faster), LiteRT "
             f"{version('ai-edge-litert')} with XNNPACK. `python -m benchmarks.avx2 --write`: "
             "MobileNetV3, random weights, 224 pixels, one thread. Ratios are medians over turns "
@@ -115,11 +117,11 @@ def _row(network: str, turns: int) -> str:
             graph = _graph(bundle)
             lite[precision] = [_litert(graph, bundle, parts) for parts in (False, True)]
             plain = _onnxruntime(graph, bundle, optimised=False)()
-            errors[precision] = [_error(run(), plain) for run in lite[precision]]
+            errors[precision] = [error_of_range(run(), plain) for run in lite[precision]]
             if precision == "int8":
                 theirs = [_onnxruntime(one, bundle) for one in (graph, unsigned(graph))]
                 wanted = plain
-        check_error("mbv3c", _error(libraries["int8"].run(), wanted))
+        check_error("mbv3c", error_of_range(libraries["int8"].run(), wanted))
         ours = (libraries["int8"].run, libraries["fp32"].run)
         runs = (*ours, *theirs, *lite["int8"], lite["fp32"][0])
         times = np.array([[_time(run) for run in runs] for _ in range(turns)])
@@ -190,10 +192,6 @@ def _instructions(program: Path, folder: Path) -> int | None:
     return counts[1] - counts[0]
 
 
-def _error(output: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    return float(np.abs(output - wanted).max() / np.ptp(wanted))
-
-
 def _graph(bundle: Bundle) -> onnx.ModelProto:
     """Return the model of a bundle as every runtime gets it: quantized, or rewritten."""
     model = onnx.load(bundle.compiled_model)
@@ -257,11 +255,6 @@ def _time(run: Callable[[], object]) -> float:
     start = time.thread_time()
     run()
     return time.thread_time() - start
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from typing import Any
 
 import onnx
 
+from mbv3c.graphs.count import tensor_shapes
+
 
 def channels_last(shape: Sequence[int]) -> list[int]:
     """Return N, H, W, C of N, C, H, W; other shapes as they are."""
@@ -30,11 +32,9 @@ def with_same_pads(model: onnx.ModelProto) -> onnx.ModelProto:
     They have as many zeros as ours, at stride 2 with more of them below and on the right: the
     multiply-adds stay, and results differ a little.
     """
-    changed = onnx.shape_inference.infer_shapes(model)
-    values = (*changed.graph.value_info, *changed.graph.input)
-    shapes = {
-        one.name: tuple(d.dim_value for d in one.type.tensor_type.shape.dim) for one in values
-    }
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    shapes = tensor_shapes(model)
     for node in changed.graph.node:
         pads = [one for one in node.attribute if one.name == "pads"]
         if node.op_type == "Conv" and pads:
