@@ -146,7 +146,7 @@ def _print_instructions(bundle: Path, measured: "Instructions", versions: str) -
         f"{bundle}: {measured.executed:,} instructions executed per inference, on one core of an "
         f"emulated {measured.cpu}"
     )
-    for name, executed in measured.classes.items():
+    for name, executed in (measured.classes or {}).items():
         echo(f"{name:<16}{executed:>14,}{executed / measured.executed:>8.1%}")
     echo(f"counted, not timed: emulation says nothing about time; {versions}")
     if measured.kernels is None:
@@ -163,6 +163,9 @@ def _print_instructions(bundle: Path, measured: "Instructions", versions: str) -
             f"{kernel.kernel:<20}{kernel.calls:>7}{kernel.instructions:>14,}{kernel.share:>7.1%}"
             f"{kernel.madds_per_instruction:>12.2f}{estimated}  {_first_of(kernel.nodes)}"
         )
+    if measured.classes is None:
+        echo("no cycles are estimated for this processor")
+        return
     if cycles is None:
         from mbv3c.execution.emulator.llvm import LLVM_REMEDY
 

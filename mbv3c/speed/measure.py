@@ -5,10 +5,12 @@ from typing import Any
 
 from mbv3c.bundle import Bundle
 from mbv3c.errors import UsageError
+from mbv3c.execution.emulator.blocks import CountingRunner
 from mbv3c.execution.emulator.counting import count_bundle
 from mbv3c.execution.emulator.cycles import Estimator, estimate
 from mbv3c.execution.emulator.runner import EmulatedRunner
 from mbv3c.execution.host import LibraryRunner
+from mbv3c.execution.runners import Runnable
 from mbv3c.execution.timing.latency import (
     Ratio,
     Times,
@@ -21,9 +23,18 @@ from mbv3c.execution.timing.latency import (
 from mbv3c.execution.timing.worker import BUNDLE, CONTENDERS, OTHERS, find_contender
 from mbv3c.feeds import shape_text
 from mbv3c.parity.gate.baseline import INSTRUCTIONS, TIME
+from mbv3c.parity.golden import read_golden
 from mbv3c.progress import Progress
-from mbv3c.speed.profile import CountedKernel, TimedCall, profile_count, profile_time, rebuild
+from mbv3c.speed.profile import (
+    CountedKernel,
+    TimedCall,
+    counted_kernels,
+    profile_count,
+    profile_time,
+    rebuild,
+)
 from mbv3c.targets import backend_for
+from mbv3c.targets.backend import Call
 
 DEFAULT_RUNS = 200
 
@@ -97,7 +108,7 @@ class Instructions:
     Attributes:
         cpu: the emulated processor.
         executed: number of all instructions.
-        classes: number of instructions by class.
+        classes: number of instructions by class; None where nothing tells them apart.
         versions: versions of what made and ran the library.
         kernels: every kernel; None without a profile.
         cycles: estimated cycles; None without a profile, or if nothing estimates them.
@@ -105,7 +116,7 @@ class Instructions:
 
     cpu: str
     executed: int
-    classes: dict[str, int]
+    classes: dict[str, int] | None
     versions: dict[str, str]
     kernels: list[CountedKernel] | None = None
     cycles: Cycles | None = None
@@ -126,6 +137,8 @@ def measure(bundle: Bundle, request: BenchRequest, progress: Progress) -> Measur
     with backend.open(bundle, progress, stand_in=False) as opened:
         if isinstance(opened.runner, EmulatedRunner):
             return _count(bundle, opened.runner, opened.estimator, request, progress)
+        if isinstance(opened.runner, CountingRunner):
+            return _count_alone(bundle, opened, opened.runner, request, progress)
         assert isinstance(opened.runner, LibraryRunner)
         cores, device = backend.footprint(bundle).cores, opened.runner.device
         measured = _time(bundle, cores, device, request, progress)
@@ -159,14 +172,7 @@ def _count(
     request: BenchRequest,
     progress: Progress,
 ) -> Instructions:
-    given = {"--against": request.against, "--threads": request.threads, "--runs": request.runs}
-    refused = [option for option, value in given.items() if value is not None]
-    if refused:
-        raise UsageError(
-            f"{', '.join(refused)} cannot be used here: of a library on the {runner.description} "
-            "only executed instructions can be told, and not time; benchmarks/ counts those of "
-            "other runtimes"
-        )
+    _check_counting(request, runner.description)
     progress(f"counting instructions on the {runner.description}")
     counted = count_bundle(runner.kit, runner.cpu, bundle.path)
     kernels, cycles = None, None
@@ -192,6 +198,34 @@ def _count(
     return Instructions(
         runner.cpu, counted.instructions, counted.classes(), versions, kernels, cycles
     )
+
+
+def _count_alone(
+    bundle: Bundle,
+    opened: Runnable,
+    runner: CountingRunner,
+    request: BenchRequest,
+    progress: Progress,
+) -> Instructions:
+    """Count a library that needs no runtime; its functions are there without building it again."""
+    _check_counting(request, runner.description)
+    progress(f"counting instructions on the {runner.description}")
+    counted = runner.count(read_golden(bundle).input)
+    kernels = None
+    if request.profile:
+        calls = [Call(record.kernel, record) for record in opened.kernels]
+        kernels = counted_kernels(calls, counted.by_function)
+    return Instructions(runner.cpu, counted.instructions, None, _versions(BUNDLE), kernels)
+
+
+def _check_counting(request: BenchRequest, on: str) -> None:
+    given = {"--against": request.against, "--threads": request.threads, "--runs": request.runs}
+    refused = [option for option, value in given.items() if value is not None]
+    if refused:
+        raise UsageError(
+            f"{', '.join(refused)} cannot be used here: of a library on the {on} only executed "
+            "instructions can be told, and not time; benchmarks/ counts those of other runtimes"
+        )
 
 
 def _time(

@@ -155,7 +155,9 @@ def counted_kernels(
     def placed(numbers: Mapping[str, int]) -> Counter[str]:
         sums: Counter[str] = Counter()
         for name, number in by_kernel(numbers).items():
-            sums[name if name in known else ELSEWHERE] += number
+            # In a C library, a part that cores share has the kernel's name and a number.
+            whole = name if name in known else name.rpartition("_")[0]
+            sums[whole if whole in known else ELSEWHERE] += number
         return sums
 
     sums, estimated = placed(counts), placed(cycles) if cycles is not None else None

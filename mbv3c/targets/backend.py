@@ -20,6 +20,7 @@ from mbv3c.execution.device.place import Place
 from mbv3c.execution.runners import Runnable
 from mbv3c.feeds import Feed
 from mbv3c.job import Job
+from mbv3c.lowering.describe import KernelRecord
 from mbv3c.lowering.plan import NO_CHOICES, Choices, Step
 from mbv3c.manifest import Manifest
 from mbv3c.parity.compare import compare
@@ -63,7 +64,7 @@ class Compiled:
     Attributes:
         bundle: the bundle.
         verdict: the verdict; None if it was not asked to verify.
-        alternatives: what other choices would cost, in the backend's own type.
+        alternatives: what others would cost, in the backend's own type.
         loss: how far int8 is from fp32 on calibration inputs; None where nothing was calibrated.
     """
 
@@ -79,11 +80,11 @@ class Call:
 
     Attributes:
         kernel: the name of the function in the library; equal kernels share a function.
-        step: what the call does in the plan.
+        step: what it does in the plan.
     """
 
     kernel: str
-    step: Step
+    step: Step | KernelRecord
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,6 @@ class Backend(ABC):
         return {}
 
     # What is asked.
-
     def read_options(
         self, target: Target, given: Mapping[str, Any], *, explain: bool
     ) -> tuple[Target, object]:

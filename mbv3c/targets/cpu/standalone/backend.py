@@ -163,12 +163,6 @@ class StandaloneBackend(CLibraryBackend):
         }
         return Footprint(manifest.target.cores, sizes)
 
-    def check_bench(self, bundle: Bundle) -> None:
-        raise UsageError(
-            f"nothing here times {bundle.manifest.target.name}; in a checkout `python -m "
-            f"benchmarks.standalone {bundle.path}` counts the instructions of an inference"
-        )
-
     def coster(self, target: Target, precision: Precision, place: Place | None = None) -> Coster:
         raise UsageError(
             f"nothing here tells what a layer costs on {target.name}: `mbv3c inspect MODEL` "

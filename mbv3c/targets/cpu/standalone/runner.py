@@ -1,7 +1,8 @@
 """Run a C library on an emulated processor with Linux, in a program without a C library."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mbv3c.c_library.on_files import main_source, read_outputs, write_inputs
@@ -45,13 +46,17 @@ class LinuxRunner:
     def description(self) -> str:
         return described(self.target)
 
+    @property
+    def cpu(self) -> str:
+        return self.target.emulated_as
+
     def run(self, bundle: Path, inputs: list[Feed]) -> list[list[Array]]:
         with scratch_folder("core") as folder:
             self.start(self.linked(folder), inputs, folder)
             return read_outputs(self.library, len(inputs), folder)
 
     def count(self, feed: Feed) -> Counted:
-        """Count the instructions of one inference.
+        """Count the instructions of one inference; functions go by their names in the plan.
 
         Raises:
             ToolError: the program fails, or the emulator cannot count.
@@ -59,7 +64,11 @@ class LinuxRunner:
         with scratch_folder("core") as folder:
             program, out = self.linked(folder), folder / "counts"
             self.start(program, [feed], folder, ("-plugin", f"{self.kit.counter},out={out}"))
-            return read_counts(out, program, self.description)
+            counted = read_counts(out, program, self.description)
+        prefix, sums = f"{self.library.prefix}_", Counter[str]()
+        for name, number in counted.by_function.items():
+            sums[name.removeprefix(prefix)] += number
+        return replace(counted, by_function=dict(sums))
 
     def linked(self, folder: Path, source: str = "") -> Path:
         """Link a program with the library; by default one that runs it on files.

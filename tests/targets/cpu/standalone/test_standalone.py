@@ -1,5 +1,6 @@
 """A network with every kernel, as a C library for cores without a runtime, emulated."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,27 @@ def test_instructions_are_counted(bundle: Path) -> None:
     madds = sum(kernel.madds for kernel in manifest_of(opened).kernels)
     assert counted.instructions == sum(counted.by_function.values())
     assert madds / 4 < counted.instructions < 2 * madds
-    assert any(name.startswith("network_pointwise") for name in counted.by_function)
+    assert any(name.startswith("pointwise") for name in counted.by_function)
+
+
+@pytest.mark.parametrize("name", ["bundle", "riscv"])
+def test_bench_counts_kernel_by_kernel(name: str, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(name)
+    done = mbv3c("bench", path, "--profile", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    *kernels, elsewhere = found["kernels"]
+    assert found["emulated"]
+    assert (found["classes"], found["estimated_cycles"], found["median_ms"]) == (None, None, None)
+    assert found["instructions"] == sum(kernel["instructions"] for kernel in found["kernels"])
+    assert elsewhere["kernel"] == "elsewhere"
+    assert elsewhere["share"] < 0.1
+    assert all(
+        kernel["instructions"] >= kernel["madds"] / 8 > 0 for kernel in kernels if kernel["madds"]
+    )
+    calls = manifest_of(open_bundle(path)).kernels
+    assert sum(kernel["calls"] for kernel in kernels) == len(calls)
+    assert "no cycles are estimated" in mbv3c("bench", path, "--profile").stdout
 
 
 @pytest.mark.parametrize(
@@ -161,7 +182,10 @@ def test_what_is_not_possible_is_told(bundle: Path, blocks_file: Path, tmp_path:
         (("compile", blocks_file, *a7, "--artifact", "c-source", *output), "cortex-a53 --artif"),
         (("verify", bundle, "--ladder"), "no stages that run apart"),
         (("verify", bundle, "--device", "localhost:9"), "run c/test on the board"),
-        (("bench", bundle), "python -m benchmarks.standalone"),
+        (
+            ("bench", bundle, "--runs", "3"),
+            "--runs cannot be used here: of a library on the emulated",
+        ),
         (("tune", blocks_file, *a7), "there is nothing to tune for arm_cpu:cortex-a7"),
     ):
         done = mbv3c(*command)
