@@ -32,6 +32,7 @@ from mbv3c.feeds import Array, Feed
 from mbv3c.lowering.describe import KernelRecord
 
 if TYPE_CHECKING:
+    from mbv3c.execution.emulator.blocks import Counted
     from mbv3c.execution.emulator.cycles import Estimator
 
 
@@ -96,6 +97,25 @@ class StreamingRunner(Runner, Protocol):
 
     def stream_command(self, bundle: Path) -> list[str]:
         """Return the command of a process that answers arrays, as `stream_server` does."""
+
+
+@runtime_checkable
+class CountingRunner(Runner, Protocol):
+    """Runs a bundle, and counts what that executes.
+
+    Attributes:
+        cpu: the emulated processor.
+    """
+
+    @property
+    def cpu(self) -> str: ...
+
+    def count(self, feed: Feed) -> "Counted":
+        """Count the instructions of one inference, by the functions of the library.
+
+        Raises:
+            ToolError: the program fails, or the emulator cannot count.
+        """
 
 
 def check_names(bundle: Path, names: Sequence[str], calls: Sequence[KernelCall]) -> None:

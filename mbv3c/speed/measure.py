@@ -5,12 +5,11 @@ from typing import Any
 
 from mbv3c.bundle import Bundle
 from mbv3c.errors import UsageError
-from mbv3c.execution.emulator.blocks import CountingRunner
 from mbv3c.execution.emulator.counting import count_bundle
 from mbv3c.execution.emulator.cycles import Estimator, estimate
 from mbv3c.execution.emulator.runner import EmulatedRunner
 from mbv3c.execution.host import LibraryRunner
-from mbv3c.execution.runners import Runnable
+from mbv3c.execution.runners import CountingRunner, Runnable
 from mbv3c.execution.timing.latency import (
     Ratio,
     Times,

@@ -7,14 +7,12 @@ from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from elftools.elf.elffile import ELFFile
 
 from mbv3c.errors import ToolError
 from mbv3c.execution.cache import build_with_zig, digest_of
-from mbv3c.execution.runners import Runner
-from mbv3c.feeds import Feed
 from mbv3c.progress import Progress
 
 _SOURCE = Path(__file__).with_name("blocks.c")
@@ -35,25 +33,6 @@ class Counted:
 
     instructions: int
     by_function: dict[str, int]
-
-
-@runtime_checkable
-class CountingRunner(Runner, Protocol):
-    """Runs a bundle, and counts what that executes.
-
-    Attributes:
-        cpu: the emulated processor.
-    """
-
-    @property
-    def cpu(self) -> str: ...
-
-    def count(self, feed: Feed) -> Counted:
-        """Count the instructions of one inference, by the functions of the library.
-
-        Raises:
-            ToolError: the program fails, or the emulator cannot count.
-        """
 
 
 def counter_in(folder: Path) -> Path:
