@@ -19,15 +19,23 @@ from mbv3c.targets import find_target, read_options
 
 @dataclass(frozen=True)
 class Network:
-    """A MobileNetV3."""
+    """A MobileNetV3 that computes some images at once."""
 
     variant: str
     width: float
     resolution: int
+    batch: int = 1
 
     @property
     def name(self) -> str:
-        return f"{self.variant.capitalize()} {self.width:g}, {self.resolution} px"
+        images = f", {self.batch} images" if self.batch > 1 else ""
+        return f"{self.variant.capitalize()} {self.width:g}, {self.resolution} px{images}"
+
+    @property
+    def spec(self) -> ModelSpec:
+        return ModelSpec(
+            self.variant, width=self.width, resolution=self.resolution, batch=self.batch
+        )
 
 
 NETWORKS = tuple(Network(*one) for one in product(("large", "small"), (1.0, 0.75), (224, 160)))
@@ -48,8 +56,7 @@ class Graph:
 
 
 def build(network: Network) -> Graph:
-    spec = ModelSpec(network.variant, width=network.width, resolution=network.resolution)
-    built = build_model(spec)
+    built = build_model(network.spec)
     return Graph(run_pipeline(built)[0], count(built).madds)
 
 
@@ -61,10 +68,11 @@ def compile_for(
     progress: Callable[[str], None],
     *,
     precision: Precision = FP32,
+    verify: bool = True,
 ) -> Path:
-    """Compile and verify a bundle in a folder."""
+    """Compile a bundle in a folder, and verify it unless told otherwise."""
     bundle = folder / f"{target.replace(':', '-')}-{cores}"
     chosen, options = read_options(find_target(target), {"cores": cores})
     job = Job(chosen, precision, options=options)
-    pipeline.compile_model(graph.model, job, bundle, progress=progress)
+    pipeline.compile_model(graph.model, job, bundle, progress=progress, verify=verify)
     return bundle

@@ -6,13 +6,15 @@
 // processor both do nothing. At every end the plugin writes FILE anew:
 //
 //   region COUNT                    instructions of every region so far, in order
-//   block ADDRESS TIMES WORD ...    of the last region: a block's place in memory, how often it ran,
-//                                   and its instruction words, all but TIMES hexadecimal
+//   block ADDRESS TIMES WORD ...    of the last region: a block's place in memory, how often each
+//                                   thread ran it, and its instruction words, all but TIMES
+//                                   hexadecimal
 //   map LINE                        /proc/self/maps, which says what lies at an ADDRESS
 //
 // A block counts whole: the one that holds the end marker does, the one that holds the start marker
-// does not. That shifts every region by the same few instructions. Only one thread may run inside
-// of a region: counts are not atomic.
+// does not. That shifts every region by the same few instructions. TIMES are numbers with commas
+// between them, from the program's first thread to the last that ran the block. Marks are for one
+// thread: when it passes one, the others have to be idle, as TVM's workers are between two kernels.
 //
 // The declarations are those of qemu-plugin.h, API version 1, as far as they are used here.
 
@@ -43,13 +45,13 @@ void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *instruction);
 
 EXPORTED int qemu_plugin_version = 1;
 
-enum { kBuckets = 1 << 14, kMaxRegions = 1000 };
+enum { kBuckets = 1 << 14, kMaxRegions = 1000, kThreads = 16 };
 static const uint32_t kStart = 0xd5032c9f, kEnd = 0xd5032cbf;  // hint #100, hint #101
 
 struct block {
   struct block *next;
   const uint32_t *address;
-  uint64_t times;
+  uint64_t times[kThreads];
   size_t length;
   uint32_t words[];
 };
@@ -72,9 +74,25 @@ static void write_maps(FILE *file) {
   fclose(maps);
 }
 
+static uint64_t runs(const struct block *block) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < kThreads; ++i) sum += block->times[i];
+  return sum;
+}
+
+static void write_times(FILE *file, const struct block *block) {
+  size_t count = kThreads;
+  while (!block->times[count - 1]) --count;
+  for (size_t i = 0; i < count; ++i) {
+    fprintf(file, i ? ",%llu" : "%llu", (unsigned long long)block->times[i]);
+  }
+}
+
 static void on_start(unsigned int vcpu, void *data) {
   for (size_t i = 0; i < kBuckets; ++i) {
-    for (struct block *block = buckets[i]; block; block = block->next) block->times = 0;
+    for (struct block *block = buckets[i]; block; block = block->next) {
+      memset(block->times, 0, sizeof block->times);
+    }
   }
 }
 
@@ -83,7 +101,7 @@ static void on_end(unsigned int vcpu, void *data) {
   uint64_t total = 0;
   for (size_t i = 0; i < kBuckets; ++i) {
     for (struct block *block = buckets[i]; block; block = block->next) {
-      total += block->times * block->length;
+      total += runs(block) * block->length;
     }
   }
   regions[region_count++] = total;
@@ -95,9 +113,9 @@ static void on_end(unsigned int vcpu, void *data) {
   }
   for (size_t i = 0; i < kBuckets; ++i) {
     for (struct block *block = buckets[i]; block; block = block->next) {
-      if (!block->times) continue;
-      fprintf(file, "block %llx %llu", (unsigned long long)(uintptr_t)block->address,
-              (unsigned long long)block->times);
+      if (!runs(block)) continue;
+      fprintf(file, "block %llx ", (unsigned long long)(uintptr_t)block->address);
+      write_times(file, block);
       for (size_t k = 0; k < block->length; ++k) fprintf(file, " %x", block->words[k]);
       fputc('\n', file);
     }
@@ -106,7 +124,10 @@ static void on_end(unsigned int vcpu, void *data) {
   if (fclose(file) != 0) fail("cannot write the file named by out=");
 }
 
-static void on_block(unsigned int vcpu, void *data) { ++((struct block *)data)->times; }
+static void on_block(unsigned int vcpu, void *data) {
+  if (vcpu >= kThreads) fail("too many threads");
+  ++((struct block *)data)->times[vcpu];
+}
 
 // Returns the entry of a block, the same one when QEMU translates it again.
 static struct block *entry_of(const uint32_t *address, const uint32_t *words, size_t length) {

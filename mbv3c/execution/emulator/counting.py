@@ -127,14 +127,16 @@ class InstructionBlock:
     Attributes:
         file: file that the instructions were loaded from; empty where there is none.
         offset: place of the first one in the file.
-        times: number of runs.
+        times: number of runs, of all threads.
         words: the instructions, four bytes each.
+        by_thread: number of runs of each thread, from the first to the last that ran the block.
     """
 
     file: str
     offset: int
     times: int
     words: tuple[int, ...]
+    by_thread: tuple[int, ...] = ()
 
     @property
     def executed(self) -> int:
@@ -301,7 +303,7 @@ def _require_plugins(kit: EmulatorKit) -> None:
 def read_counts(text: str) -> Count:
     """Read what the plugin wrote."""
     regions: list[int] = []
-    raw: list[tuple[int, int, tuple[int, ...]]] = []
+    raw: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
     maps: list[_Mapping] = []
     for line in text.splitlines():
         kind, _, rest = line.partition(" ")
@@ -309,11 +311,13 @@ def read_counts(text: str) -> Count:
             regions.append(int(rest))
         elif kind == "block":
             address, times, *words = rest.split()
-            raw.append((int(address, 16), int(times), tuple(int(word, 16) for word in words)))
+            by_thread = tuple(int(one) for one in times.split(","))
+            raw.append((int(address, 16), by_thread, tuple(int(word, 16) for word in words)))
         else:
             maps.append(_mapping(rest))
     blocks = (
-        InstructionBlock(*_place(address, maps), times, words) for address, times, words in raw
+        InstructionBlock(*_place(address, maps), sum(by_thread), words, by_thread)
+        for address, by_thread, words in raw
     )
     return Count(tuple(regions), tuple(blocks))
 
@@ -327,6 +331,22 @@ def by_function(counted: Count, library: Functions) -> Counter[str]:
     for block in counted.blocks:
         sums[function_of(block, library)] += block.executed
     return sums
+
+
+def by_thread(counted: Count, library: Functions) -> dict[str, tuple[int, ...]]:
+    """Return the instructions of every function of a bundle's library, thread by thread.
+
+    What ran elsewhere is left out: there, threads also wait for each other.
+    """
+    sums: dict[str, Counter[int]] = {}
+    for block in counted.blocks:
+        name = function_of(block, library)
+        if name:
+            added = {at: runs * len(block.words) for at, runs in enumerate(block.by_thread)}
+            sums.setdefault(name, Counter()).update(added)
+    return {
+        name: tuple(counts[at] for at in range(max(counts) + 1)) for name, counts in sums.items()
+    }
 
 
 def function_of(block: InstructionBlock, library: Functions) -> str:

@@ -13,6 +13,7 @@ from mbv3c.execution.emulator.counting import (
     Count,
     Functions,
     by_function,
+    by_thread,
     count_bundle,
     functions,
     is_settled,
@@ -97,6 +98,18 @@ def test_what_the_plugin_writes_is_read() -> None:
     ]
     assert by_function(found, Functions((0x1000, 0x2010), ("f", "g"))) == {"g": 6, "": 1}
     assert by_function(found, Functions((0x2011,), ("h",))) == {"": 7}
+
+
+def test_what_threads_ran_is_told_apart() -> None:
+    text = (
+        "region 9\nblock 7f0010 3,0,2 4e20cc00 d65f03c0\nblock 7f0020 0,1 d503201f\n"
+        "block 99 1,5 d503201f\nmap 7f0000-7f1000 r-xp 00002000 08:01 42   /a/model.so\n"
+    )
+    found = read_counts(text)
+    assert [block.times for block in found.blocks] == [5, 1, 6]
+    one = Functions((0x2000,), ("f",))
+    assert by_thread(found, one) == {"f": (6, 1, 4)}
+    assert by_function(found, one) == {"f": 11, "": 6}
 
 
 def test_stripped_library_has_no_functions(emulator_kit: EmulatorKit, tmp_path: Path) -> None:
