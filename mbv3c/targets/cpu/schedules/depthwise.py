@@ -6,6 +6,7 @@ y[p, q, c] = activation(Σ_r Σ_s x[p·stride + r·dilation - pad, …, c] · w[
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 from tvm.tirx import PrimFunc
 
 from mbv3c.lowering.plan import Depthwise
@@ -15,6 +16,7 @@ from mbv3c.lowering.schedules.windows import Conditions, OutputRun, for_each_row
 from mbv3c.targets.cpu.cores import Processor
 
 _LONG_RUN = 8
+_LARGE_IMAGE = 3  # times the level-2 cache; smaller ones come back from level 3 in time
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,28 @@ def legal(shape: Depthwise, processor: Processor) -> list[Tile]:
 def default(shape: Depthwise, processor: Processor) -> Tile:
     """Choose the run with the fewest instructions; leave registers for a row of weights.
 
-    All rows of a vector of channels follow each other, so that the weights stay in registers.
+    All rows of a vector of channels follow each other, so that the weights stay in registers. But
+    each vector reads its part of every line of the caches. If an image is larger than these, a
+    row's channels follow each other, provided that the weights stay near.
     """
+    rows_outer = _sweeps_memory(shape, processor)
     return min(
         (
             tile
             for tile in legal(shape, processor)
             if tile.outputs <= _most_outputs(shape, processor) and tile.vectors == 1
-            if not tile.rows_outer
+            if tile.rows_outer == rows_outer
         ),
         key=lambda tile: _cost(shape, tile, processor),
     )
+
+
+def _sweeps_memory(shape: Depthwise, processor: Processor) -> bool:
+    """Return whether going over an image once per vector of channels would wait for memory."""
+    itemsize = np.dtype(shape.dtype).itemsize * shape.channels
+    image = shape.vertical.size * shape.horizontal.size * itemsize
+    weights = shape.vertical.taps * shape.horizontal.taps * itemsize
+    return image > _LARGE_IMAGE * processor.l2_bytes and weights <= processor.l1_bytes // 4
 
 
 def _most_outputs(shape: Depthwise, processor: Processor) -> int:

@@ -123,3 +123,12 @@ def test_half_precision() -> None:
         for channels, activation in zip((3, 16, 21, 40), ACTIVATIONS[1:5], strict=True)
     ]
     check([call(one, depthwise.default(one, on), on) for one in shapes for on in MACHINES])
+
+
+def test_rows_of_an_image_larger_than_the_caches_follow_each_other() -> None:
+    def rows_outer(pixels: int, channels: int) -> bool:
+        side = Axis(pixels, 3, 1, 1, 1, 1)
+        return depthwise.default(Depthwise(1, channels, side, side, LINEAR), NEON).rows_outer
+
+    assert [rows_outer(pixels, 64) for pixels in (56, 112, 224)] == [False, True, True]
+    assert not rows_outer(112, 1024)  # the weights of a row are not near
