@@ -94,7 +94,9 @@ training_options = all_of(
 @click.command()
 @click.argument("model", type=MODEL)
 @target_option
-@click.option("--precision", help="Compute in fp32, fp16 or int8.  [default: fp32, on npu int8]")
+@click.option(
+    "--precision", help="Compute in fp32, fp16, bf16 or int8.  [default: fp32, on npu int8]"
+)
 @click.option(
     "--budget",
     "budgets",

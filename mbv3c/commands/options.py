@@ -314,7 +314,7 @@ precision_options = all_of(
     click.option(
         "--precision",
         type=PRECISION,
-        help="Compute in fp32, fp16 or int8.  [default: fp32, on npu int8]",
+        help="Compute in fp32, fp16, bf16 or int8.  [default: fp32, on npu int8]",
     ),
     click.option(
         "--calibration",

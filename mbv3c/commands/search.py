@@ -120,7 +120,9 @@ _training_options = all_of(
 
 @click.command()
 @target_option
-@click.option("--precision", help="Compute in fp32, fp16 or int8.  [default: the target's own]")
+@click.option(
+    "--precision", help="Compute in fp32, fp16, bf16 or int8.  [default: the target's own]"
+)
 @image_options(required=True)
 @click.option(
     "--budget",

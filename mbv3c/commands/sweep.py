@@ -50,7 +50,7 @@ grid_options = all_of(
         multiple=True,
         help="Compare on FAMILY[:DEVICE] or a board; may be repeated.",
     ),
-    click.option("--precision", "precisions", help=f"Compare fp32, fp16, int8; {_LISTS}."),
+    click.option("--precision", "precisions", help=f"Compare fp32, fp16, bf16, int8; {_LISTS}."),
     image_options(required=False),
     click.option(
         "--train-steps", type=int, help="Train networks without trained weights so long."

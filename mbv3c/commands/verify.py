@@ -192,7 +192,7 @@ def outcome_lines(outcome: "GateResult", *, metrics: bool) -> "Iterator[str]":
 @click.option(
     "--precision",
     type=places.PRECISION,
-    help="Compile that model in fp32, fp16 or int8.  [default: fp32, on npu int8]",
+    help="Compile that model in fp32, fp16, bf16 or int8.  [default: fp32, on npu int8]",
 )
 @click.option(
     "--culprit",

@@ -34,6 +34,7 @@ Array = NDArray[Any]
 # The results of these are defined to the last bit: division, rounding, one product, or a copy.
 _EXACT = ("quantize", "dequantize", "transpose", "copy", "cast")
 _BY_TVM = "fallback"
+_IN_BFLOATS = "bfloat_pointwise"
 _IMAGE = 4  # rank of [N, C, H, W]
 _MOST_FILLED = 64  # more than the elements of any vector
 _TYPES = {np.dtype(code).name for code in np.typecodes["AllInteger"] + "efd?"}
@@ -207,6 +208,8 @@ class _Check:
         by_tvm, limits = kernel.kind == _BY_TVM, KERNEL_TOLERANCE
         of_range = limits.of_range_by_tvm if by_tvm else limits.of_range
         jumps = part is not None and any(node.op_type in _JUMPING for node in part.nodes)
+        if kernel.kind == _IN_BFLOATS:
+            of_range = limits.of_range_in_bfloat
         return _Limits(limits.of_range_in_half if half else of_range, half, jumps, limits)
 
     def _rounded(self, at: int, tensors: Mapping[str, Array]) -> dict[str, Array]:

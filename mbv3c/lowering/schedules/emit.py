@@ -160,6 +160,18 @@ def intrinsic(dtype: str, lanes: int, name: str, *arguments: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(vector_type(dtype, lanes), f"llvm.{name}", *arguments)
 
 
+@contextmanager
+def llvm(source: str) -> Iterator[None]:
+    """Give what follows functions in LLVM's language, which `extern` calls and LLVM inlines."""
+    with T.attr(tirx.const(0), "pragma_import_llvm", source):
+        yield
+
+
+def extern(dtype: str, lanes: int, name: str, *arguments: Expr) -> Expr:
+    """Return a call of a function of `llvm` that depends on its arguments alone."""
+    return tirx.call_pure_extern(vector_type(dtype, lanes), name, *arguments)
+
+
 @dataclass(frozen=True)
 class Accumulators:
     """A tile of registers: `rows` rows of vectors, each row of `widths` lanes."""

@@ -41,7 +41,7 @@ from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES
 from mbv3c.lowering.quantization import Quantization
 from mbv3c.manifest import Manifest
-from mbv3c.precision import Precision
+from mbv3c.precision import BF16, FP16, Precision
 from mbv3c.prepare import Prepared, rewritten_for
 from mbv3c.progress import Progress
 from mbv3c.quantization.by_itself import OnDevice
@@ -57,14 +57,15 @@ from mbv3c.targets.cpu.artifact import (
     read_artifact,
 )
 from mbv3c.targets.cpu.building import build, lower
-from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, processor_of
+from mbv3c.targets.cpu.cores import SCHEDULING_MODELS, processor_of
 from mbv3c.targets.cpu.costs import cpu_coster
 from mbv3c.targets.cpu.devices import CORES as THREADS
-from mbv3c.targets.cpu.devices import CPUS, HOST_CPU, WING, CpuTarget
+from mbv3c.targets.cpu.devices import HOST_CPU, WING, CpuTarget
 from mbv3c.targets.cpu.drawing import draw_integers
 from mbv3c.targets.cpu.in_integers import computed_in_integers
 from mbv3c.targets.cpu.isa import portable, require_isa
 from mbv3c.targets.cpu.kernels import SCHEDULES, VERSION, CpuKernels
+from mbv3c.targets.cpu.precisions import require_precision
 from mbv3c.targets.cpu.schedules.integer.elementwise import Dequantize, generate_dequantize
 from mbv3c.targets.library import building
 from mbv3c.targets.library.again import compiled_for
@@ -76,6 +77,8 @@ from mbv3c.targets.library.target import LibraryTarget, resolve, tvm_target
 from mbv3c.targets.library.verifying import Builder
 from mbv3c.tuning.contest import TunableKernels
 from mbv3c.tuning.meters import INSTRUCTIONS, CountingMeter, LocalMeter, NetworkMeter
+
+_IN_C = {FP16: "half precision", BF16: "bfloat16"}  # what it lacks
 
 
 class CpuBackend(LibraryBackend):
@@ -97,15 +100,7 @@ class CpuBackend(LibraryBackend):
         return replace(_cpu(target), cores=cores), options
 
     def check_precision(self, target: Target, precision: Precision) -> None:
-        if precision.dtype != "float16":
-            return
-        if processor_of(resolve(_cpu(target))).fp16:
-            return
-        able = [cpu.name for cpu in CPUS if cpu.cpu in CORES and processor_of(cpu).fp16]
-        raise UsageError(
-            f"{target.name} does not compute in {precision}; these do: {', '.join(able[:5])} and "
-            f"more; for {target.name} leave --precision out"
-        )
+        require_precision(resolve(_cpu(target)), precision, "leave --precision out")
 
     def on_device(self, job: Job) -> OnDevice | None:
         return computed_in_integers
@@ -123,10 +118,10 @@ class CpuBackend(LibraryBackend):
         super().check(job, verify=verify)
         if not isinstance(job.options, ArtifactOptions):
             return
-        if job.options.artifact == C_SOURCE and job.precision.dtype == "float16":
+        if job.options.artifact == C_SOURCE and job.precision in _IN_C:
             raise UsageError(
-                "C11 has no half precision: choose --precision fp32 or int8 for --artifact "
-                "c-source, or --artifact c"
+                f"C11 has no {_IN_C[job.precision]}: choose --precision fp32 or int8 for "
+                "--artifact c-source, or --artifact c"
             )
         if len(job.shapes) > 1:
             raise UsageError(
@@ -275,7 +270,7 @@ class CpuBackend(LibraryBackend):
         processor = processor_of(target)
         if target.arch != here.arch:
             # The others are instructions of that processor.
-            processor = replace(processor, integers="portable")
+            processor = replace(processor, integers="portable", bf16=False)
         lowered = lower(graph, processor, replace(job, target=here))
         build(lowered.module, here, output)
         return lowered

@@ -1,6 +1,7 @@
 """Lower a graph to the kernels of a CPU, and build their library."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -15,9 +16,10 @@ from mbv3c.lowering.onnx_import import check_operators
 from mbv3c.lowering.program import calls_of, kernels_of, program_of
 from mbv3c.lowering.qdq import read_pairs
 from mbv3c.lowering.unchecked import MarkTrusted
+from mbv3c.precision import FP32
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.guard import guarded
-from mbv3c.targets.cpu.kernels import select
+from mbv3c.targets.cpu.kernels import CpuKernels, select
 from mbv3c.targets.cpu.select_integers import select_quantized
 from mbv3c.targets.cpu.select_top import taken_in
 from mbv3c.targets.library.building import target_of
@@ -43,7 +45,9 @@ def lower(model: onnx.ModelProto, processor: Processor, job: Job) -> Lowered:
     if job.precision.quantized:
         plan = select_quantized(read_pairs(model), processor, target, job.choices)
     else:
-        plan = select(model, processor, target, dtype, job.keep_float, job.choices)
+        products = job.precision.products if processor.bf16 else FP32.products
+        written = partial(CpuKernels, products=products)
+        plan = select(model, processor, target, dtype, job.keep_float, job.choices, written)
     return assembled(plan)
 
 

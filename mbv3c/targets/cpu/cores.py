@@ -44,6 +44,7 @@ class Processor:
         fma_chains: multiply-adds that must be under way to hide their latency.
         cores: number of cores that an inference may use.
         fp16: whether the processor multiplies and adds half precision.
+        bf16: whether the processor multiplies matrices of bfloat16 (`bfmmla`).
         integers: way to multiply int8, one of `INTEGERS`.
         parallel_madds: multiply-adds below which waking other cores costs more than it saves.
     """
@@ -57,6 +58,7 @@ class Processor:
     fma_chains: int
     cores: int
     fp16: bool = False
+    bf16: bool = False
     integers: str = "portable"
     parallel_madds: int = 200_000
     paired_loads: bool = False
@@ -94,10 +96,11 @@ _ARMV7 = replace(_NEON, registers=16, paired_loads=False, fma_chains=4, integers
 _RVV256 = replace(
     _NEON, vector_bytes=32, lane_operands=False, paired_loads=False, integers="adding"
 )
-_MATRIX = replace(_DOT, integers="i8mm")
+# Both options of Armv8.6 that multiply matrices.
+_MATRIX = replace(_DOT, integers="i8mm", bf16=True)
 # Four pipes that multiply vectors instead of two.
 _WIDE = replace(_DOT, fma_chains=16, l1_bytes=64 * _KIB)
-_WIDE_MATRIX = replace(_WIDE, integers="i8mm")
+_WIDE_MATRIX = replace(_WIDE, integers="i8mm", bf16=True)
 
 
 def _caches(core: Processor, l1_kib: int, l2_kib: int) -> Processor:
@@ -195,6 +198,7 @@ def _detected(target: LibraryTarget, triple_target: tvm.target.Target) -> Proces
     here = replace(
         _NEON,
         fp16=has("fullfp16", triple_target),
+        bf16=has("bf16", triple_target),
         integers=[*able, "neon"][0],
         l1_bytes=_cache("1", "Data") or _NEON.l1_bytes,
         l2_bytes=_cache("2", "Unified") or _NEON.l2_bytes,

@@ -6,7 +6,7 @@ Cores are those of the board or phone named beside each.
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from mbv3c.precision import FP16, FP32, INT8
+from mbv3c.precision import BF16, FP16, FP32, INT8
 from mbv3c.target import Limits
 from mbv3c.targets.cpu import peaks
 from mbv3c.targets.library.target import NATIVE, LibraryTarget, library_table
@@ -46,7 +46,8 @@ _RISCV = "riscv64-linux-gnu"
 HOST_CPU = CpuTarget("host_cpu", NATIVE, NATIVE, NATIVE, NATIVE, 1, "the machine that compiles")
 
 # What libraries do without. Snapdragons hide scalable vectors, the Pixel 8 bfloat16
-# (github.com/hrw/arm-socs-table, issues 88, 98 and 99), and no kernel is written in either.
+# (github.com/hrw/arm-socs-table, issues 88, 98 and 99). Kernels in bfloat16 are written where
+# --precision bf16 asks for them.
 _NARROW = ("sve", "sve2", "bf16")
 
 # LLVM splits products from their sums on these cores, where they follow one another closely. Tiles
@@ -130,7 +131,7 @@ WING = Wing(
     targets=CPUS,
     others={cpu.name: _STANDALONE for cpu in CPUS if not cpu.has_runtime},
     defaults={"arm_cpu": "cortex-a76", "host_cpu": NATIVE, "riscv_cpu": "spacemit-k1"},
-    precisions=(FP32, FP16, INT8),
+    precisions=(FP32, FP16, BF16, INT8),
     table=library_table(_verified_on),
     options=(
         CORES,

@@ -1,6 +1,6 @@
 """Kernels for the cores of a CPU, and which of them computes each node of a rewritten graph."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -32,13 +32,15 @@ from mbv3c.lowering.schedules import general
 from mbv3c.lowering.select import selection as rules
 from mbv3c.lowering.select.graph import Graph
 from mbv3c.lowering.select.memory import Memory
-from mbv3c.lowering.select.nodes import attribute_of, branch_of
+from mbv3c.lowering.select.nodes import attribute_of, branch_of, product_of
 from mbv3c.lowering.select.normalized import normalization
 from mbv3c.lowering.select.selection import Rule, Selection, run_rules
 from mbv3c.lowering.select.transposed import transposed
 from mbv3c.lowering.traced import Operator
+from mbv3c.precision import BF16, FP32
 from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules import (
+    bfloats,
     convolution,
     depthwise,
     elementwise,
@@ -47,6 +49,7 @@ from mbv3c.targets.cpu.schedules import (
     squeeze_excite,
     upsample,
 )
+from mbv3c.targets.cpu.schedules.bfloats import BfloatPointwise
 from mbv3c.targets.cpu.schedules.integer import convolution as integer_convolution
 from mbv3c.targets.cpu.schedules.integer import depthwise as integer_depthwise
 from mbv3c.targets.cpu.schedules.integer import pointwise as integer_pointwise
@@ -77,16 +80,24 @@ class CpuKernels:
     Attributes:
         processor: the processor that runs the kernels.
         choices: the knobs that were measured to be best on that processor.
+        products: the type to which factors of products of matrices are rounded.
     """
 
     processor: Processor
     choices: Choices = NO_CHOICES
+    products: str = FP32.products
 
     def pointwise(self, shape: Pointwise, weights: Floats, bias: Floats) -> Kernel:
         tile, origin = self._choose("pointwise", shape, weights)
         packed = pointwise.pack(shape, tile, self.processor, weights)
         function = pointwise.generate(shape, tile, self.processor)
         return Kernel(function, (packed, bias), tile, shape, origin)
+
+    def bfloat_pointwise(self, shape: BfloatPointwise, weights: Floats, bias: Floats) -> Kernel:
+        tile, origin = self._choose("bfloat_pointwise", shape, weights)
+        packed = bfloats.pack(shape, tile, self.processor, weights)
+        function = bfloats.generate(shape, tile, self.processor)
+        return Kernel(function, (packed, bfloats.in_pairs(bias)), tile, shape, origin)
 
     def depthwise(self, shape: Depthwise, weights: Floats, bias: Floats) -> Kernel:
         tile, origin = self._choose("depthwise", shape)
@@ -189,6 +200,7 @@ def _of_integers(
 # The modules of `schedules` that have knobs, by the kind of their steps.
 SCHEDULES: dict[str, Any] = {
     "pointwise": pointwise,
+    "bfloat_pointwise": bfloats,
     "depthwise": depthwise,
     "convolution": convolution,
     "squeeze_excite": squeeze_excite,
@@ -206,7 +218,7 @@ def select(
     dtype: str = "float32",
     keep_float: Sequence[str] = (),
     choices: Choices = NO_CHOICES,
-    written: type[CpuKernels] = CpuKernels,
+    written: Callable[[Processor, Choices], CpuKernels] = CpuKernels,
 ) -> Plan:
     """Return the plan of a rewritten graph with fixed shapes.
 
@@ -228,6 +240,21 @@ class CpuSelection(Selection):
     """What a rule for CPUs works with."""
 
     kernels: CpuKernels
+
+
+def bfloat_rule(node: onnx.NodeProto, selection: CpuSelection) -> bool:
+    """Take a 1x1 convolution or a matrix product whose factors are to be rounded to bfloat16."""
+    if selection.kernels.products != BF16.products:
+        return False
+    product = product_of(node, selection.graph)
+    if product is None or not bfloats.suits(*product.weights.shape[::-1]):
+        return False
+    x = selection.value(node.input[0], channels_last=product.channels_last)
+    covered, shape, addends = rules.fused_product(node, product, selection)
+    rounded = BfloatPointwise(**vars(shape))
+    kernel = selection.kernels.bfloat_pointwise(rounded, product.weights, product.bias)
+    selection.emit("bfloat_pointwise", covered, kernel, (x,), shape.madds, after=addends)
+    return True
 
 
 def squeeze_excite_rule(node: onnx.NodeProto, selection: CpuSelection) -> bool:
@@ -304,6 +331,7 @@ RULES: tuple[Rule[CpuSelection], ...] = (
     frame_rule,
     rules.rename,
     rules.depthwise,
+    bfloat_rule,
     rules.pointwise,
     rules.convolution,
     transposed,

@@ -2,9 +2,9 @@
 
 Rates are those of the scheduling models of LLVM 19 by which cycles are estimated, too: the
 Neoverse N1's for a Cortex-A76, the Cortex-A57's for a Cortex-A72. `llvm-mca` gives them for rows
-of `fmla v.4s`, `fmla v.8h`, `sdot v.16b`, `smmla v.16b`, `smlal v.4s` and `ldr q`, and a test asks
-it (`tests/targets/cpu/test_peaks.py`). What an instruction does is in Arm's architecture reference
-manual: 128 bits, and `ldp q` loads two registers.
+of `fmla v.4s`, `fmla v.8h`, `sdot v.16b`, `smmla v.16b`, `bfmmla v.8h`, `smlal v.4s` and `ldr q`,
+and a test asks it (`tests/targets/cpu/test_peaks.py`). What an instruction does is in Arm's
+architecture reference manual: 128 bits, and `ldp q` loads two registers.
 
 Cores that are not here have no roof: LLVM's model for a Cortex-A75, whose pipes are wider, is that
 of a Cortex-A57, and that for an Apple M1, which has four pipes, begins two multiply-adds in a
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from mbv3c.target import Limits
 
-_FMLA, _HALVES, _SDOT, _SMMLA, _SMLAL = 4, 8, 16, 32, 4  # multiply-adds of an instruction
+# Multiply-adds of an instruction.
+_FMLA, _HALVES, _SDOT, _SMMLA, _BFMMLA, _SMLAL = 4, 8, 16, 32, 16, 4
 _LOAD, _PAIR = 16, 32  # bytes of `ldr q` and `ldp q`
 
 
@@ -40,6 +41,11 @@ class Core:
     smlal: int
     model: str
     smmla: int = 0
+
+    @property
+    def bfmmla(self) -> int:
+        """`bfmmla`, which the cores that have it begin as often as `smmla`."""
+        return self.smmla
 
 
 CORES = {
@@ -105,6 +111,7 @@ def limits(cpu: str, example: str, precision: str) -> Limits | None:
     best = {
         "fp32": (core.fmla, _FMLA),
         "fp16": (core.halves, _HALVES),
+        "bf16": (core.bfmmla, _BFMMLA),
         "int8": next(each for each in integers if each[0]),
     }
     rate, madds = best[precision]

@@ -118,9 +118,10 @@ def build_library(
 
 
 def target_of(job: Job) -> LibraryTarget:
-    """Return the target of a job that makes a library."""
+    """Return the target of a job that makes a library, with what its precision needs."""
     assert isinstance(job.target, LibraryTarget)
-    return job.target
+    without = tuple(name for name in job.target.without if name not in job.precision.features)
+    return replace(job.target, without=without)
 
 
 def job_of(backend: Lowering, bundle: Bundle) -> Job:

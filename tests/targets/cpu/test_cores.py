@@ -8,13 +8,15 @@ from tvm.target import codegen
 from mbv3c.errors import UsageError
 from mbv3c.execution.emulator.llvm import Llvm
 from mbv3c.execution.processes import finish
-from mbv3c.precision import FP16, FP32
+from mbv3c.job import Job
+from mbv3c.precision import BF16, FP16, FP32, INT8, Precision
 from mbv3c.targets import find_target
 from mbv3c.targets.cpu import cores
 from mbv3c.targets.cpu.backend import BACKEND
-from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, processor_of
+from mbv3c.targets.cpu.cores import CORES, SCHEDULING_MODELS, Processor, processor_of
 from mbv3c.targets.cpu.devices import CPUS, CpuTarget
-from mbv3c.targets.library.target import resolve, tvm_target
+from mbv3c.targets.library.building import target_of
+from mbv3c.targets.library.target import LibraryTarget, resolve, tvm_target
 
 ARM = [target for target in CPUS if target.family == "arm_cpu" and target.has_runtime]
 OTHERS = [target for target in CPUS if not target.has_runtime]
@@ -61,6 +63,7 @@ def test_llvm_has_the_core_and_what_kernels_use(target: CpuTarget) -> None:
     options = [name for name in ("i8mm", "dotprod") if name in has[0]]
     assert found.integers == [*options, "neon"][0]
     assert not has[0] & {"sve", "bf16"}
+    assert found.bf16 == ("bf16" in codegen.llvm_get_cpu_features(tvm_target(_in_bfloats(target))))
 
 
 def test_every_scheduling_model_is_one_of_llvm_mca(llvm: Llvm) -> None:
@@ -69,20 +72,38 @@ def test_every_scheduling_model_is_one_of_llvm_mca(llvm: Llvm) -> None:
         assert f" {model} " in known
 
 
+@pytest.mark.parametrize("precision", [FP16, BF16], ids=str)
 @pytest.mark.parametrize("target", ARM, ids=lambda target: target.name)
-def test_a_precision_that_the_core_does_not_compute_in_is_refused(target: CpuTarget) -> None:
+def test_a_precision_that_the_core_does_not_compute_in_is_refused(
+    target: CpuTarget, precision: Precision
+) -> None:
+    def has(processor: Processor) -> bool:
+        return processor.fp16 if precision == FP16 else processor.bf16
+
     BACKEND.check_precision(target, FP32)
-    if CORES[target.cpu].fp16:
-        BACKEND.check_precision(target, FP16)
+    if has(CORES[target.cpu]):
+        BACKEND.check_precision(target, precision)
         return
     with pytest.raises(
-        UsageError, match=f"{target.name} does not .* in fp16; these do: (.*);"
+        UsageError, match=f"{target.name} does not .* in {precision}; these do: (.*);"
     ) as e:
-        BACKEND.check_precision(target, FP16)
+        BACKEND.check_precision(target, precision)
     able = str(e.value).split(": ", 1)[1].split("; ")[0].split(", ")
-    assert able[0] == "arm_cpu:cortex-a76"
+    assert able[0] == f"arm_cpu:cortex-{'a76' if precision == FP16 else 'a510'}"
     assert able[-1].endswith(" and more")
-    assert all(processor_of(find_target(one.split()[0])).fp16 for one in able)
+    assert all(has(processor_of(find_target(one.split()[0]))) for one in able)
+
+
+def test_bfloat16_is_no_precision_of_x86() -> None:
+    for name in ("host_cpu", "host_cpu:avx512"):
+        with pytest.raises(UsageError, match="does not compute in bf16; these do: arm_cpu"):
+            BACKEND.check_precision(find_target(name), BF16)
+
+
+def _in_bfloats(target: CpuTarget) -> LibraryTarget:
+    """Return a target with what --precision bf16 needs; other libraries do without."""
+    assert target_of(Job(target, INT8)) == target
+    return target_of(Job(target, BF16))
 
 
 @pytest.mark.parametrize(("name", "able"), [("znver4", False), ("sapphirerapids", True)])

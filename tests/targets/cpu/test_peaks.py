@@ -18,6 +18,7 @@ ROWS = {
     "halves": "fmla v{}.8h, v30.8h, v31.8h",
     "sdot": "sdot v{}.4s, v30.16b, v31.16b",
     "smmla": "smmla v{}.4s, v30.16b, v31.16b",
+    "bfmmla": "bfmmla v{}.4s, v30.8h, v31.8h",
     "smlal": "smlal v{}.4s, v30.4h, v31.4h",
 }
 COUNT, TIMES = 24, 100
@@ -37,7 +38,7 @@ def test_rates_are_those_of_the_scheduling_model(name: str, llvm: Llvm, tmp_path
     options = [
         "-mtriple=aarch64-linux-gnu",
         f"-mcpu={core.model}",
-        "-mattr=+fullfp16,+dotprod,+i8mm",
+        "-mattr=+fullfp16,+dotprod,+i8mm,+bf16",
     ]
     command = [*llvm.mca, *options, f"-iterations={TIMES}", str(source)]
     said = require(command, doing="asking llvm-mca", remedy="", timeout=60).stdout
@@ -56,6 +57,7 @@ def test_a_core_has_the_instructions_and_the_model_of_its_row() -> None:
         assert (core.halves > 0) is processor.fp16
         assert (core.sdot > 0) is (processor.integers in ("dotprod", "i8mm"))
         assert (core.smmla > 0) is (processor.integers == "i8mm")
+        assert (core.bfmmla > 0) is processor.bf16
 
 
 def test_limits_of_targets() -> None:
@@ -73,6 +75,9 @@ def test_limits_of_targets() -> None:
     assert integers is not None and integers.madds_per_cycle == 4
     new = find_target("arm_cpu:cortex-x4").limits("int8")
     assert new is not None and (new.madds_per_cycle, new.clock_mhz) == (4 * 32, 0)
+    bfloats = find_target("arm_cpu:cortex-a710").limits("bf16")
+    assert bfloats is not None and bfloats.madds_per_cycle == 2 * 16
+    assert pi.limits("bf16") is None
     assert find_target("arm_cpu:apple-m1").limits("fp32") is None
     assert find_target("host_cpu:native").limits("fp32") is None
     npu = find_target("npu:ethos-u55-128").limits("int8")

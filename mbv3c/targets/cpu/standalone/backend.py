@@ -31,10 +31,11 @@ from mbv3c.target import Target
 from mbv3c.targets.backend import Built
 from mbv3c.targets.cpu.artifact import C_SOURCE, ArtifactOptions, C, c_library_of, read_artifact
 from mbv3c.targets.cpu.building import lower
-from mbv3c.targets.cpu.cores import CORES, processor_of
+from mbv3c.targets.cpu.cores import processor_of
 from mbv3c.targets.cpu.devices import CORES as THREADS
-from mbv3c.targets.cpu.devices import CPUS, WING, CpuTarget
+from mbv3c.targets.cpu.devices import WING, CpuTarget
 from mbv3c.targets.cpu.in_integers import computed_in_integers
+from mbv3c.targets.cpu.precisions import require_precision
 from mbv3c.targets.cpu.standalone.runner import LinuxRunner, described
 from mbv3c.targets.library import building as libraries
 from mbv3c.targets.library import report
@@ -81,12 +82,7 @@ class StandaloneBackend(CLibraryBackend):
 
     def check_precision(self, target: Target, precision: Precision) -> None:
         super().check_precision(target, precision)
-        if precision.dtype == "float16":
-            able = [cpu.name for cpu in CPUS if cpu.cpu in CORES and processor_of(cpu).fp16]
-            raise UsageError(
-                f"{target.name} does not compute in {precision}; these do: {', '.join(able[:5])} "
-                f"and more; for {target.name} choose --precision fp32 or int8"
-            )
+        require_precision(_cpu(target), precision, "choose --precision fp32 or int8")
 
     def check(self, job: Job, *, verify: bool) -> None:
         super().check(job, verify=verify)
