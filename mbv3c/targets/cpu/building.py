@@ -19,6 +19,7 @@ from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.guard import guarded
 from mbv3c.targets.cpu.kernels import select
 from mbv3c.targets.cpu.select_integers import select_quantized
+from mbv3c.targets.cpu.select_stored import stored_layers
 from mbv3c.targets.cpu.select_top import taken_in
 from mbv3c.targets.library.building import target_of
 from mbv3c.targets.library.target import LibraryTarget, tvm_target
@@ -43,7 +44,8 @@ def lower(model: onnx.ModelProto, processor: Processor, job: Job) -> Lowered:
     if job.precision.quantized:
         plan = select_quantized(read_pairs(model), processor, target, job.choices)
     else:
-        plan = select(model, processor, target, dtype, job.keep_float, job.choices)
+        layers = stored_layers(model, job.dense_weights)
+        plan = select(model, processor, target, dtype, job.keep_float, job.choices, layers=layers)
     return assembled(plan)
 
 
