@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from mbv3c.ends.ends import NO_ENDS, Ends
 from mbv3c.graphs.input_shapes import InputShape
+from mbv3c.graphs.narrow import Stored
 from mbv3c.lowering.plan import NO_CHOICES, Choices
 from mbv3c.precision import FP32, Precision
 from mbv3c.quantization.calibration import Calibration
@@ -27,6 +28,8 @@ class Job:
         shapes: the shapes of the inputs for which to compile; empty for those that the model has.
         ends: the inputs and outputs that the model is given; the default leaves them.
         preparing: what the model's metadata shall say of its images; the default leaves them.
+        dense_weights: how the weights of dense layers are stored, one of
+            `mbv3c.graphs.narrow.STORED`; empty for the type of `precision`.
     """
 
     target: Target
@@ -39,3 +42,4 @@ class Job:
     shapes: tuple[InputShape, ...] = ()
     ends: Ends = NO_ENDS
     preparing: Overrides = AS_THE_MODEL_SAYS
+    dense_weights: Stored = ""

@@ -12,8 +12,10 @@ from mbv3c.ends.rewrite import with_ends
 from mbv3c.errors import UsageError
 from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.graphs.load import input_shapes_of
+from mbv3c.graphs.narrow import STORED, Stored
 from mbv3c.job import Job
-from mbv3c.precision import Precision, find_precision
+from mbv3c.nearest import among
+from mbv3c.precision import FP32, Precision, find_precision
 from mbv3c.prepare import at_shapes
 from mbv3c.progress import Progress
 from mbv3c.quantization import options as quantizing
@@ -91,7 +93,12 @@ class JobSpec:
         if self.ends.frame is not None:
             check_frame(self.ends.frame)
         job = Job(target, precision, names, choices, None, quantize, options, shapes)
-        return replace(job, ends=self.ends, preparing=self.preparing)
+        return replace(
+            job,
+            ends=self.ends,
+            preparing=self.preparing,
+            dense_weights=self._dense_weights(precision),
+        )
 
     def calibrated(self, job: Job, model: onnx.ModelProto) -> Job:
         """Return a job with the inputs that a model is calibrated on.
@@ -115,6 +122,20 @@ class JobSpec:
             raise UsageError("--calibration-limit and --calibration-seed belong to --calibration")
         if not precision.may_keep_float and self.keep_float is not None:
             raise UsageError("--keep-float is for --precision int8 and fp16")
+
+    def _dense_weights(self, precision: Precision) -> Stored:
+        given = self.options.get("dense_weights")
+        if given is None:
+            return ""
+        stored = next((each for each in STORED if each == given), None)
+        if stored is None:
+            raise UsageError(f"unknown --dense-weights {given!r}{among(given, STORED)}")
+        if precision != FP32:
+            raise UsageError(
+                f"--dense-weights is for --precision fp32, and {precision} stores its weights by "
+                "itself: leave one of the two out"
+            )
+        return stored
 
     def _roots(self) -> tuple[Path, ...]:
         """Return the folders in which measured choices are looked for."""

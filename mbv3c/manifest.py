@@ -22,7 +22,7 @@ SCHEMA = 5
 MANIFEST = formats.MANIFEST
 SIGNATURE = "manifest.sig"  # of the bytes of manifest.json
 # Most bundles say nothing of them.
-_ONLY_WHERE_THERE = ("further_shapes", "c_library", "c_source", "without")
+_ONLY_WHERE_THERE = ("further_shapes", "c_library", "c_source", "without", "dense_weights")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from mbv3c.feeds import Feed, arrays_of, shape_text
 from mbv3c.graphs.frames import takes_pixels
 from mbv3c.graphs.input_shapes import InputShape
 from mbv3c.graphs.load import input_shapes_of, model_inputs, with_shapes
+from mbv3c.graphs.narrow import narrowed
 from mbv3c.graphs.size import check_size, stored_bytes
 from mbv3c.job import Job
 from mbv3c.manifest import (
@@ -114,7 +115,7 @@ def prepare(
     """
     _refuse_dynamic(model)
     progress("rewriting the graph")
-    graph, reports = rewritten_for(model, job.precision)
+    graph, reports = rewritten_for(model, job.precision, job.dense_weights)
     base, quantized, report = model, None, None
     if job.precision.quantized:
         _refuse_laid_out(graph)
@@ -265,18 +266,23 @@ def check_model_record(bundle: Bundle) -> None:
 
 
 def rewritten_for(
-    model: onnx.ModelProto, precision: Precision
+    model: onnx.ModelProto, precision: Precision, dense_weights: str = ""
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
     """Return the graph that a backend lowers: a quantized one is only cleaned.
 
     What we quantize was rewritten before, and rewriting it again would fold its integers to fp32.
+    `dense_weights` is as in `Job`.
+
+    Raises:
+        ModelError: the weights of dense layers cannot be stored so.
     """
     if precision.quantized:
         return run_pipeline(model, CLEANING)
     # What computes with integers is taken apart only in models that have it, to become floats.
     first = SPLITTING if has_qoperators(model) else ()
     last = OF_FRAMES if takes_pixels(model) else ()
-    return run_pipeline(model, (*first, *COMPILING, *last))
+    graph, reports = run_pipeline(model, (*first, *COMPILING, *last))
+    return (narrowed(graph, dense_weights) if dense_weights else graph), reports
 
 
 def check_keep_float(model: onnx.ModelProto, keep_float: Sequence[str]) -> None:

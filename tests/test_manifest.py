@@ -41,7 +41,7 @@ def test_is_read_back(folder: Path) -> None:
     assert precision_of(LIBRARY) == FP32
 
 
-SAID_BY_FEW = {"further_shapes", "c_library", "c_source", "without"}
+SAID_BY_FEW = {"further_shapes", "c_library", "c_source", "without", "dense_weights"}
 
 
 def test_most_bundles_say_nothing_of_further_shapes_and_c_libraries(folder: Path) -> None:
@@ -82,6 +82,7 @@ def test_a_missing_field(folder: Path, field: str) -> None:
         (("memory", "arena_bytes"), True, r"got `bool` - at `\$\.memory\.arena_bytes`"),
         (("tools", "onnx"), 1, r"Expected `str`, got `int` - at `\$\.tools"),
         (("parity",), "passed", r"Expected `object \| null`, got `str` - at `\$\.parity`"),
+        (("dense_weights",), "bf17", r"Invalid enum value 'bf17' - at `\$\.dense_weights`"),
         (("files", "model.so"), 7, r"Expected `str`, got `int` - at `\$\.files"),
     ],
 )

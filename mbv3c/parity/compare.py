@@ -19,6 +19,7 @@ from mbv3c.parity.kernel_verdict import KernelsParity
 from mbv3c.parity.labels import Answers
 from mbv3c.parity.metrics import cosine, finite, top_agreement
 from mbv3c.parity.reference import ReferenceOutput, error_of_range
+from mbv3c.parity.stored import StoredWeights
 from mbv3c.parity.tolerance import Tolerance
 from mbv3c.parity.verdict import Check, InputParity, Pair, Pairs, sentence
 
@@ -41,6 +42,7 @@ class Parity:
         files: what the files in C have shown.
         pairs: what was compared.
         standing: the tolerance of the outputs.
+        stored: how the weights of dense layers are stored; None for as all others.
     """
 
     ran_on: str
@@ -55,6 +57,7 @@ class Parity:
     files: FilesParity | None = None
     pairs: Pairs = field(default=(), repr=False, compare=False)
     standing: Tolerance | None = field(default=None, repr=False, compare=False)
+    stored: StoredWeights | None = None
 
     @property
     def passed(self) -> bool:
@@ -115,6 +118,8 @@ class Parity:
         document["unproven"] = bool(self._unproven) and self.missed == self._unproven
         if self.c_library is not None:
             document["c_library"] = self.c_library.to_json()
+        if self.stored is not None:
+            document["dense_weights"] = self.stored.to_json()
         if self.files is not None:
             document["files"] = self.files.to_json()
         return document

@@ -141,7 +141,7 @@ def sentence(parity: dict[str, Any]) -> str:
     an early layer becomes in later ones, and so much has to be allowed that they prove little.
     """
     alone = f"{_constants(parity)}{_kernels_alone(parity)}"
-    outputs = f"{_outputs(parity)}{_ill_conditioned(parity)}"
+    outputs = f"{_outputs(parity)}{_stored(parity)}{_ill_conditioned(parity)}"
     kernels = parity.get("kernels_alone") or {}
     if kernels.get("values"):
         found = f"{_kernels_alone(parity)}{_constants(parity)}".removeprefix("; ")
@@ -160,6 +160,19 @@ def _outputs(parity: dict[str, Any]) -> str:
         f"{parity['worst_output']} (allowed "
         f"{parity['tolerance']:.1e}; onnxruntime itself {_spread(parity['reference_spread'])}), "
         f"cosine {parity['cosine']:.9f}, {agreement}over {len(parity['inputs'])} inputs"
+    )
+
+
+def _stored(parity: dict[str, Any]) -> str:
+    """Say what storing the weights of dense layers does by itself."""
+    found = parity.get("dense_weights")
+    if found is None:
+        return ""
+    moved = found["moved"]
+    said = "no finite number" if moved is None else f"{moved:.1e}"
+    return (
+        f"; storing dense weights in {found['stored']} makes {said} of that by itself (allowed "
+        f"{found['most']:.1e})"
     )
 
 

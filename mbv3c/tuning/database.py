@@ -98,7 +98,7 @@ def weight_shapes(task: Task) -> list[tuple[int, ...]]:
     """Return the extents of the weights that a kernel takes, as ONNX has them."""
     shape = getattr(task.shape, "shape", task.shape)  # of a kernel that does more beside
     match task.kind:
-        case "pointwise":
+        case "pointwise" | "stored_pointwise":
             return [(shape.outputs, shape.inputs), (shape.outputs,)]
         case "depthwise":
             taps = (shape.vertical.taps, shape.horizontal.taps)
@@ -106,7 +106,7 @@ def weight_shapes(task: Task) -> list[tuple[int, ...]]:
         case "convolution":
             taps = (shape.vertical.taps, shape.horizontal.taps)
             return [(shape.outputs, shape.inputs, *taps), (shape.outputs,)]
-        case "squeeze_excite" | "gates":
+        case "squeeze_excite" | "stored_squeeze_excite" | "gates":
             c, s = shape.channels, shape.squeezed
             return [(s, c), (s,), (c, s), (c,)]
     return []

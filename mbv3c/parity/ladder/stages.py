@@ -114,6 +114,19 @@ class QuantizeStage:
         raise UsageError("a part of a model is not quantized by itself; `mbv3c quantize` measures")
 
 
+@dataclass(frozen=True)
+class StoreStage:
+    """Dense weights in another type, which are not rounded part by part."""
+
+    name: str
+    ran_on: str = "onnxruntime"
+    precision: str = "fp32"
+    script: str = ""
+
+    def make(self, model: onnx.ModelProto, folder: Path) -> StageResult:
+        raise UsageError("weights are not rounded part by part; `mbv3c verify` says what it costs")
+
+
 # TVM's own way from its importer to TensorIR, fused and not scheduled. Constants stay as they are:
 # folding them takes longer than all the rest.
 _UNSCHEDULED = [tvm_pass for tvm_pass in RELAX_PASSES if tvm_pass.info.name != "FoldConstant"]

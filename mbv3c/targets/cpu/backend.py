@@ -183,7 +183,9 @@ class CpuBackend(LibraryBackend):
             machine = Machine(target.arch, runner.kit, runner.cpu)
         if manifest.c_source is not None:
             source = c_source_of(bundle)
-            graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision)
+            graph, _ = rewritten_for(
+                read_bundled(bundle.compiled_model), job.precision, job.dense_weights
+            )
             if not has_weights(source, self._lowered_plainly(graph, job, lowered)):
                 return CSourceParity(constants_differ=True)
             if not opened.exact_program:
@@ -222,7 +224,9 @@ class CpuBackend(LibraryBackend):
         job = self.job_of(bundle)
         target = resolve(target_of(compiled_for(bundle, job)))
         request = request_of(bundle, c_source_of(bundle).prefix)
-        graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision)
+        graph, _ = rewritten_for(
+            read_bundled(bundle.compiled_model), job.precision, job.dense_weights
+        )
         plain = self._lowered_plainly(graph, job, lowered)
 
         def write(folder: Path) -> None:

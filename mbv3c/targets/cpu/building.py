@@ -21,6 +21,7 @@ from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.guard import guarded
 from mbv3c.targets.cpu.kernels import CpuKernels, select
 from mbv3c.targets.cpu.select_integers import select_quantized
+from mbv3c.targets.cpu.select_stored import stored_layers
 from mbv3c.targets.cpu.select_top import taken_in
 from mbv3c.targets.library.building import target_of
 from mbv3c.targets.library.target import LibraryTarget, tvm_target
@@ -46,8 +47,16 @@ def lower(model: onnx.ModelProto, processor: Processor, job: Job) -> Lowered:
         plan = select_quantized(read_pairs(model), processor, target, job.choices)
     else:
         products = job.precision.products if processor.bf16 else FP32.products
-        written = partial(CpuKernels, products=products)
-        plan = select(model, processor, target, dtype, job.keep_float, job.choices, written)
+        plan = select(
+            model,
+            processor,
+            target,
+            dtype,
+            job.keep_float,
+            job.choices,
+            partial(CpuKernels, products=products),
+            stored_layers(model, job.dense_weights),
+        )
     return assembled(plan)
 
 

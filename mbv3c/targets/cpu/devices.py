@@ -126,6 +126,12 @@ def _verified_on(target: CpuTarget) -> str:
 CORES = Option(
     "cores", int, "Let one inference use so many cores.  [default: the target's]", (1, MOST_CORES)
 )
+DENSE_WEIGHTS = Option(
+    "dense_weights",
+    str,
+    "Store the weights of the classifier and of squeeze-and-excitation in bf16 or int8, and "
+    "compute in fp32 all the same.",
+)
 WING = Wing(
     module="mbv3c.targets.cpu.backend",
     targets=CPUS,
@@ -142,6 +148,7 @@ WING = Wing(
             "that run model.so.",
         ),
         PREFIX,
+        DENSE_WEIGHTS,
     ),
     refusals={"emit_source": "--emit-source is for GPUs; the kernels of {target} have no source"},
     doctor_module="mbv3c.targets.cpu.doctor",

@@ -47,6 +47,8 @@ from mbv3c.targets.cpu.schedules import (
     pointwise,
     pooling,
     squeeze_excite,
+    stored_pointwise,
+    stored_squeeze_excite,
     upsample,
 )
 from mbv3c.targets.cpu.schedules.bfloats import BfloatPointwise
@@ -57,8 +59,16 @@ from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
+from mbv3c.targets.cpu.schedules.stored_pointwise import StoredPointwise
+from mbv3c.targets.cpu.schedules.stored_squeeze_excite import StoredSqueezeExcite
 from mbv3c.targets.cpu.schedules.upsample import Upsample
 from mbv3c.targets.cpu.select_frames import frame_rule
+from mbv3c.targets.cpu.select_stored import (
+    NOTHING,
+    StoredLayers,
+    squeeze_excite_kernel,
+    stored_pointwise_rule,
+)
 from mbv3c.targets.cpu.select_top import write_top
 
 # Counts up when a kernel's code changes though shape and knobs do not: what was measured of the
@@ -119,6 +129,22 @@ class CpuKernels:
         )
         function = squeeze_excite.generate(shape, tile, self.processor)
         return Kernel(function, (first, b1, second, b2), tile, shape, origin)
+
+    def stored_pointwise(self, shape: StoredPointwise, weights: Floats, bias: Floats) -> Kernel:
+        tile, origin = self._choose("stored_pointwise", shape, weights)
+        packed = stored_pointwise.pack(shape, tile, self.processor, weights)
+        function = stored_pointwise.generate(shape, tile, self.processor)
+        return Kernel(function, (*packed, bias), tile, shape, origin)
+
+    def stored_squeeze_excite(
+        self, shape: StoredSqueezeExcite, w1: Floats, b1: Floats, w2: Floats, b2: Floats
+    ) -> Kernel:
+        tile, origin = self._choose("stored_squeeze_excite", shape, w1)
+        first, second = (
+            stored_squeeze_excite.pack(shape, tile, self.processor, w) for w in (w1, w2)
+        )
+        function = stored_squeeze_excite.generate(shape, tile, self.processor)
+        return Kernel(function, (*first, b1, *second, b2), tile, shape, origin)
 
     def global_pool(self, shape: GlobalPool) -> Kernel:
         tile, origin = self._choose("global_pool", shape)
@@ -204,6 +230,8 @@ SCHEDULES: dict[str, Any] = {
     "depthwise": depthwise,
     "convolution": convolution,
     "squeeze_excite": squeeze_excite,
+    "stored_pointwise": stored_pointwise,
+    "stored_squeeze_excite": stored_squeeze_excite,
     "global_pool": pooling,
     "integer_pointwise": integer_pointwise,
     "integer_depthwise": integer_depthwise,
@@ -219,12 +247,14 @@ def select(
     keep_float: Sequence[str] = (),
     choices: Choices = NO_CHOICES,
     written: Callable[[Processor, Choices], CpuKernels] = CpuKernels,
+    layers: StoredLayers = NOTHING,
 ) -> Plan:
     """Return the plan of a rewritten graph with fixed shapes.
 
     The kernels hold and compute what is float32 in the graph as `dtype`. Inputs, outputs and what
     the fallback computes keep their types; so do nodes whose names match a pattern of
-    `keep_float`. Kernels that `choices` knows are as it says; `written` writes them.
+    `keep_float`. Kernels that `choices` knows are as it says; `written` writes them. `layers`
+    have weights that are stored in another type.
 
     Raises:
         ModelError: a node has no known shape, the fallback cannot lower it, or `dtype` cannot
@@ -232,14 +262,20 @@ def select(
     """
     graph, kernels = Graph(QuantizedGraph(model)), written(processor, choices)
     memory = Memory(graph, kernels)
-    return run_rules(CpuSelection(graph, kernels, memory, target, dtype, keep_float), RULES)
+    selection = CpuSelection(graph, kernels, memory, target, dtype, keep_float, layers=layers)
+    return run_rules(selection, RULES)
 
 
 @dataclass
 class CpuSelection(Selection):
-    """What a rule for CPUs works with."""
+    """What a rule for CPUs works with.
+
+    Attributes:
+        layers: the layers whose weights are stored in another type.
+    """
 
     kernels: CpuKernels
+    layers: StoredLayers = NOTHING
 
 
 def bfloat_rule(node: onnx.NodeProto, selection: CpuSelection) -> bool:
@@ -275,9 +311,9 @@ def squeeze_excite_rule(node: onnx.NodeProto, selection: CpuSelection) -> bool:
     shape = SqueezeExcite(
         batch, prod(sides), channels, len(branch.w1), branch.reduce, branch.gate, selection.dtype
     )
-    kernel = selection.kernels.squeeze_excite(shape, branch.w1, branch.b1, branch.w2, branch.b2)
+    kind, kernel = squeeze_excite_kernel(shape, branch, selection)
     arguments: tuple[str | Array, ...] = (value, *kernel.constants)
-    memory.append("squeeze_excite", branch.nodes, kernel, arguments, (value,), shape.madds)
+    memory.append(kind, branch.nodes, kernel, arguments, (value,), shape.madds)
     memory.hold(branch.nodes[-1].output[0], value, channels_last=not graph.is_flat(x))
     return True
 
@@ -332,6 +368,7 @@ RULES: tuple[Rule[CpuSelection], ...] = (
     rules.rename,
     rules.depthwise,
     bfloat_rule,
+    stored_pointwise_rule,
     rules.pointwise,
     rules.convolution,
     transposed,

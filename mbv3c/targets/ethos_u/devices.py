@@ -145,6 +145,8 @@ WING = Wing(
     ),
     refusals={
         "cores": "--cores is for CPUs; {target} has one core for an inference",
+        "dense_weights": "--dense-weights is for fp32 on CPUs; {target} stores all weights in "
+        "int8: leave it out",
         "keep_float": "--keep-float is for CPUs; {target} computes no fp32",
     },
     doctor_module="mbv3c.targets.ethos_u.doctor",

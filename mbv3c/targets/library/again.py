@@ -49,7 +49,7 @@ def lowered_again(backend: Lowering, bundle: Bundle, known: Prepared | None = No
         return Again(known.graph, known.lowered)
     manifest = manifest_of(bundle)
     job = compiled_for(bundle, job_of(backend, bundle))
-    graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision)
+    graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision, job.dense_weights)
     lowered = lower_library(backend, graph, job)
     written = _as_written(lowered, manifest)
     if written is not None:

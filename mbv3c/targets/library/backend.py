@@ -241,7 +241,7 @@ class LibraryBackend(Backend):
         return [
             Built(
                 Library(program, sources, own),
-                golden_from(one.reference, job.precision, one.graph),
+                golden_from(one.reference, job.precision, one.graph, job.dense_weights),
             )
             for one, program, own in zip(
                 prepared, programs, own_weight_bytes(programs), strict=True
@@ -264,6 +264,7 @@ class LibraryBackend(Backend):
             kernels=kernels_of(lowered),
             memory=memory_of(lowered),
             without=target.without,
+            dense_weights=job.dense_weights,
         )
 
     def footprint(self, bundle: Bundle) -> Footprint:
@@ -291,7 +292,9 @@ class LibraryBackend(Backend):
 
     def rebuild(self, bundle: Bundle, folder: Path) -> tuple[Call, ...]:
         job = self.job_of(bundle)
-        graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision)
+        graph, _ = rewritten_for(
+            read_bundled(bundle.compiled_model), job.precision, job.dense_weights
+        )
         built = build_library(self, graph, job, folder / LIBRARY, symbols=True)
         calls = zip(built.lowered.kernels, built.lowered.plan.steps, strict=True)
         return tuple(Call(*call) for call in calls)

@@ -136,6 +136,7 @@ def job_of(backend: Lowering, bundle: Bundle) -> Job:
         manifest.keep_float,
         recorded(manifest.tuned_kernels),
         ends=ends_of(manifest.model.metadata),
+        dense_weights=manifest.dense_weights,
     )
 
 
@@ -146,7 +147,7 @@ def built_again(
     """Build a bundle's model as `job` says, into a folder that goes away after."""
     model = read_bundled(bundle.compiled_model)
     with scratch_folder("host") as folder:
-        graph, _ = rewritten_for(model, job.precision)
+        graph, _ = rewritten_for(model, job.precision, job.dense_weights)
         with without_checks(), compiled_anew():
             library = build_library(backend, graph, job, folder / LIBRARY)
         yield folder, library

@@ -115,7 +115,8 @@ class CLibraryBackend(Backend):
         stops = replace(opened, runner=stopping, kernels=manifest_of(bundle).kernels)
         alone = kernels_alone(again.graph, reference, stops, progress)
         seeded = seeded_reference(bundle, known, reference, own=inputs is not None)
-        parity = compared(bundle, opened, outputs, reference, seeded)
+        dense_weights = manifest_of(bundle).dense_weights
+        parity = compared(bundle, opened, outputs, reference, seeded, again.graph, dense_weights)
         parity = replace(
             parity,
             files=None if known else self.files_again(bundle, again),

@@ -15,6 +15,7 @@ from mbv3c.parity.halves import with_storing
 from mbv3c.parity.in_float64 import golden_in_float64
 from mbv3c.parity.inputs import USUAL_INPUTS
 from mbv3c.parity.reference import ReferenceOutput, run_reference
+from mbv3c.parity.stored import with_stored
 from mbv3c.parity.tolerance import TOLERANCES, Tolerance
 from mbv3c.precision import FP16, Precision
 from mbv3c.prepare import Prepared, Reference, is_spelled_anew
@@ -30,13 +31,15 @@ def compared(
     reference: Reference,
     seeded: Reference | None,
     graph: onnx.ModelProto | None = None,
+    dense_weights: str = "",
 ) -> Parity:
     """Compare outputs with the reference, and the golden files with that on seeded inputs.
 
     `seeded` is None where the golden files were just written.
 
     In fp16 outputs that miss may be off by some times what storing `graph`, of which the program
-    was made, in fp16 does to them.
+    was made, in fp16 does to them. Where `dense_weights` are stored in another type, as in `Job`,
+    they may be off by what that does to them, and by fp32's rounding.
 
     Raises:
         BundleError: a golden file is not what the reference says.
@@ -51,11 +54,15 @@ def compared(
             exact_program=opened.exact_program,
         )
 
-    parity = against(reference.outputs)
+    if dense_weights and graph is not None:
+        outputs_so, found = with_stored(graph, dense_weights, reference.inputs, reference.outputs)
+        parity = replace(against(outputs_so), stored=found)
+    else:
+        parity = against(reference.outputs)
     if bundle.precision == FP16 and graph is not None and not parity.passed:
         parity = against(with_storing(graph, reference.inputs, reference.outputs))
     if seeded is not None:
-        check_golden(bundle, golden_from(seeded, bundle.precision, graph))
+        check_golden(bundle, golden_from(seeded, bundle.precision, graph, dense_weights))
     return parity
 
 
@@ -80,16 +87,23 @@ def beside_given(
 
 
 def golden_from(
-    reference: Reference, precision: Precision, graph: onnx.ModelProto | None = None
+    reference: Reference,
+    precision: Precision,
+    graph: onnx.ModelProto | None = None,
+    dense_weights: str = "",
 ) -> Golden:
     """Return the first input of the parity check, what onnxruntime makes of it, and tolerances.
 
     In fp16 they allow what `compared` allows outputs that would miss: a board cannot judge twice.
+    `dense_weights` is as in `compared`.
     """
     tolerance = TOLERANCES[precision.name]
     pooled = with_pooled_spread(reference.outputs, tolerance)[0]
     if precision == FP16 and graph is not None:
         (pooled,) = with_storing(graph, reference.inputs[:1], [pooled])
+    if dense_weights and graph is not None:
+        (pooled,), _ = with_stored(graph, dense_weights, reference.inputs[:1], [pooled])
+        pooled = [replace(one, rounding=one.rounding * _of_own(one)) for one in pooled]
     first = [golden_in_float64(output, tolerance) for output in pooled]
     return Golden(
         reference.inputs[0],
@@ -109,8 +123,15 @@ def _of_own_range(output: ReferenceOutput, tolerance: Tolerance, by_rounding: fl
     if output.answers is not None:
         allowed = tolerance.allowed(output.spread, output.step, output.rounding)
         return share_at_ties(output, allowed)
-    own = float(np.ptp(output.output.astype(np.float64))) if output.output.size else 0.0
-    factor = output.span / own if own > 0 and output.scales is None else 1.0
+    factor = _of_own(output)
     step = None if output.step is None else output.step * factor
     least = tolerance.allowed(0.0, step, output.rounding)
     return min(1.0, max(least, by_rounding * factor))
+
+
+def _of_own(output: ReferenceOutput) -> float:
+    """Return how many times the range that boards compare by fits into that of all inputs."""
+    if output.answers is not None or output.scales is not None or not output.output.size:
+        return 1.0
+    own = float(np.ptp(output.output.astype(np.float64)))
+    return output.span / own if own > 0 else 1.0

@@ -21,6 +21,7 @@ from mbv3c.bundle import (
 )
 from mbv3c.c_library.record import CLibraryRecord, CSourceRecord
 from mbv3c.graphs.load import with_shapes
+from mbv3c.graphs.narrow import Stored
 from mbv3c.lowering.describe import KernelRecord, MemoryRecord
 from mbv3c.manifest import (
     MANIFEST,
@@ -83,6 +84,7 @@ class LibraryManifest(Manifest):
         c_source: the C library of C11 beside the shared one; None without.
         without: the instructions that the library does without, of what LLVM takes the processor
             to have, by LLVM's names.
+        dense_weights: how the weights of dense layers are stored; empty for as all others.
     """
 
     target: LibraryTargetRecord
@@ -92,11 +94,13 @@ class LibraryManifest(Manifest):
     c_library: CLibraryRecord | None = field(default=None, kw_only=True)
     c_source: CSourceRecord | None = field(default=None, kw_only=True)
     without: tuple[str, ...] = field(default=(), kw_only=True)
+    dense_weights: Stored = field(default="", kw_only=True)
 
     @property
     def asked(self) -> dict[str, Any]:
         shapes = [[record.shape for record in records] for records in self.accepted]
-        return {**super().asked, "shapes": shapes}
+        stored = {"dense_weights": self.dense_weights} if self.dense_weights else {}
+        return {**super().asked, "shapes": shapes, **stored}
 
     @property
     def accepted(self) -> tuple[tuple[TensorRecord, ...], ...]:

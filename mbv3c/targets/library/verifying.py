@@ -19,6 +19,7 @@ from mbv3c.execution.host import HostRunner
 from mbv3c.execution.native.kernels import compiled_anew
 from mbv3c.execution.runners import KernelRunner, NoStopsError, Runnable, Runner
 from mbv3c.feeds import Array, Feed
+from mbv3c.graphs.narrow import narrowed
 from mbv3c.job import Job
 from mbv3c.lowering.lower import Lowered
 from mbv3c.lowering.plan import NO_CHOICES, Choices
@@ -30,7 +31,7 @@ from mbv3c.parity.kernel_verdict import KernelsParity
 from mbv3c.parity.kernels import check_kernels
 from mbv3c.parity.ladder.climb import blame_library
 from mbv3c.parity.ladder.ladder import BREAKS, Ladder, Skipped
-from mbv3c.parity.ladder.stages import ImportStage, LibraryStage, covering
+from mbv3c.parity.ladder.stages import ImportStage, LibraryStage, StoreStage, covering
 from mbv3c.parity.reference import ReferenceOutput, run_reference
 from mbv3c.precision import FP32, INT8
 from mbv3c.prepare import Prepared, Reference, rewritten_for
@@ -142,7 +143,8 @@ def verify(
         fed = reference.inputs
         artifact = backend.check_artifact(bundle, opened, fed, outputs, again.lowered, progress)
     seeded = seeded_reference(bundle, known, reference, own=inputs is not None)
-    parity = compared(bundle, opened, outputs, reference, seeded, again.graph)
+    dense_weights = manifest_of(bundle).dense_weights
+    parity = compared(bundle, opened, outputs, reference, seeded, again.graph, dense_weights)
     parity = replace(
         parity,
         files=None if known else backend.check_files(bundle, again.lowered, progress),
@@ -190,7 +192,7 @@ def blocks(
             f"{job.target.name} runs."
         )
     progress("running every block by itself")
-    graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision)
+    graph, _ = rewritten_for(read_bundled(bundle.compiled_model), job.precision, job.dense_weights)
     given = inputs or inputs_of(read_bundled(bundle.model))
     kernels = manifest_of(bundle).kernels
     return check_blocks(graph, kernels, given, runner, bundle.path)
@@ -232,12 +234,24 @@ class LibraryStages:
         return list(run_reference(quantized, self.ladder.inputs))
 
     def climb(self, model: onnx.ModelProto) -> None:
+        if self.job.dense_weights:
+            model = self._stored(model, self.job.dense_weights)
         self._import(model)
         self._target(model)
 
     def blame(self, given: onnx.ModelProto) -> None:
         kernels = manifest_of(self.bundle).kernels
         blame_library(self.ladder, self.bundle, kernels, given, self.progress)
+
+    def _stored(self, model: onnx.ModelProto, stored: str) -> onnx.ModelProto:
+        """Round the weights of dense layers; what comes is held to that."""
+        self.progress("running onnxruntime on the model with the weights that are stored")
+        begun = time.monotonic()
+        rounded = narrowed(model, stored)
+        references = list(run_reference(rounded, self.ladder.inputs))
+        stage = StoreStage(name=f"dense weights in {stored}")
+        self.ladder.hold_to(stage, rounded, references, time.monotonic() - begun)
+        return rounded
 
     def _import(self, model: onnx.ModelProto) -> None:
         self.progress("importing to Relax, and running TVM's operators as they are")

@@ -151,6 +151,8 @@ WING = Wing(
     ),
     refusals={
         "cores": "--cores is for CPUs; {target} has one core for an inference",
+        "dense_weights": "--dense-weights is for fp32 on CPUs; {target} stores all weights in "
+        "int8: leave it out",
         "emit_source": "--emit-source is for GPUs; the kernels of {target} have no source",
     },
     doctor_module="mbv3c.targets.mcu.doctor",

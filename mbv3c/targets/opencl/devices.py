@@ -58,7 +58,11 @@ WING = Wing(
     precisions=(FP32, FP16),
     table=library_table(_verified_on),
     options=(Option("emit_source", bool, "For GPUs, write the kernels as text."),),
-    refusals={"cores": "--cores is for CPUs; on {target} the GPU computes"},
+    refusals={
+        "cores": "--cores is for CPUs; on {target} the GPU computes",
+        "dense_weights": "--dense-weights is for CPUs; on {target} --precision fp16 stores all "
+        "weights in half of the bytes",
+    },
     closed=CLOSED,
     doctor_module="mbv3c.targets.opencl.doctor",
 )

@@ -91,7 +91,7 @@ def generate(shape: SqueezeExcite, tile: Tile, processor: Processor) -> PrimFunc
             pooling.emit_means(x, b, means, (), pool, pooling.Tile(tile.vectors), processor)
             product(means, w1, b1, reduced, c, squeezed, shape.reduce, wide)
             product(reduced, w2, b2, gates, squeezed, c, shape.gate, dtype)
-            scale(x, gates, b)
+            emit_scaling(x, gates, b, shape, tile, processor)
 
     def product(
         source: Buffer,
@@ -118,17 +118,26 @@ def generate(shape: SqueezeExcite, tile: Tile, processor: Processor) -> PrimFunc
                     value = emit.cast(act.apply(acc.get(0, v), width, wide), width, result_type)
                     emit.store(result, value, column + starts[v], lanes=width)
 
-    def scale(x: Buffer, gates: Buffer, image: Expr) -> None:
-        for run in emit.panels(c, lanes, tile.vectors):
-            with emit.loop(run.count) as g:
-                starts = [run.first + g * run.columns + at for at in emit.offsets(run.widths)]
-                factors = [
-                    emit.held(emit.load(gates, at, lanes=width), width, dtype)
-                    for at, width in zip(starts, run.widths, strict=True)
-                ]
-                with emit.loop(shape.places) as p:
-                    for at, width, factor in zip(starts, run.widths, factors, strict=True):
-                        value = emit.load(x, image, p, at, lanes=width) * factor
-                        emit.store(x, value, image, p, at, lanes=width)
-
     return emit.build_kernel("squeeze_excite", body)
+
+
+def emit_scaling(
+    x: Buffer,
+    gates: Buffer,
+    image: Expr,
+    shape: SqueezeExcite,
+    tile: Tile,
+    processor: Processor,
+) -> None:
+    """Multiply every channel of x[image] by its gate."""
+    for run in emit.panels(shape.channels, processor.lanes(shape.dtype), tile.vectors):
+        with emit.loop(run.count) as g:
+            starts = [run.first + g * run.columns + at for at in emit.offsets(run.widths)]
+            factors = [
+                emit.held(emit.load(gates, at, lanes=width), width, shape.dtype)
+                for at, width in zip(starts, run.widths, strict=True)
+            ]
+            with emit.loop(shape.places) as p:
+                for at, width, factor in zip(starts, run.widths, factors, strict=True):
+                    value = emit.load(x, image, p, at, lanes=width) * factor
+                    emit.store(x, value, image, p, at, lanes=width)

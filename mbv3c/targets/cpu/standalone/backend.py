@@ -102,7 +102,7 @@ class StandaloneBackend(CLibraryBackend):
     def build(self, prepared: Prepared, lowered: Lowered, job: Job, folder: Path) -> Built:
         target = _cpu(job.target)
         prefix = job.options.prefix if isinstance(job.options, ArtifactOptions) else ""
-        golden = golden_from(prepared.reference, job.precision, prepared.graph)
+        golden = golden_from(prepared.reference, job.precision, prepared.graph, job.dense_weights)
         request = c_request(prepared, job, self.tools, prefix, golden)
         record = build_c_library(lowered, tvm_target(target), target.triple, request, folder)
         return Built(Library(lowered, {}, c_library=record), golden)
@@ -117,6 +117,7 @@ class StandaloneBackend(CLibraryBackend):
             memory=memory_of(made.lowered),
             c_library=made.c_library,
             without=target.without,
+            dense_weights=job.dense_weights,
         )
 
     @contextmanager

@@ -5,6 +5,7 @@ The kernels are portable, so those that are written for other processors run her
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tvm
@@ -65,8 +66,8 @@ class Call:
 def check(calls: Sequence[Call], tolerance: float | None = None) -> None:
     """Build all kernels at once, run each, and compare.
 
-    Every tensor lies between NaNs: what reads beyond its end goes wrong, and what writes there is
-    seen.
+    Every tensor lies between NaNs, of integers between large numbers: what reads beyond its
+    end goes wrong, and what writes there is seen.
     """
     named = {f"kernel_{i}": call.function for i, call in enumerate(calls)}
     module = tvm.IRModule(
@@ -87,8 +88,9 @@ def check(calls: Sequence[Call], tolerance: float | None = None) -> None:
         ]
         library[name](*[tvm.runtime.from_dlpack(one) for one in inside])
         for whole in memory:
-            assert np.isnan(whole[:_GUARD]).all()
-            assert np.isnan(whole[-_GUARD:]).all()
+            guard = _guard(whole.dtype)
+            np.testing.assert_array_equal(whole[:_GUARD], guard)
+            np.testing.assert_array_equal(whole[-_GUARD:], guard)
         got = inside[0 if call.in_place else -1].reshape(call.wanted.shape).astype(np.float64)
         scale = max(1.0, float(np.abs(call.wanted).max()))
         np.testing.assert_allclose(got / scale, call.wanted / scale, rtol=0, atol=allowed)
@@ -139,10 +141,15 @@ def convolve(
     return y + bias.astype(np.float64)[:, None, None]
 
 
+def _guard(dtype: np.dtype[Any]) -> float:
+    """Return what lies before and after a tensor: NaN, or a large integer."""
+    return np.nan if dtype.kind == "f" else 111
+
+
 def _guarded(array: Array, shape: tuple[int, ...]) -> Array:
     size = int(np.prod(shape))
     aligned = 64 // array.itemsize  # kernels may assume 64-byte alignment
-    whole = np.full(size + 2 * _GUARD + aligned, np.nan, array.dtype)
+    whole = np.full(size + 2 * _GUARD + aligned, _guard(array.dtype), array.dtype)
     first = -(whole.ctypes.data // array.itemsize) % aligned
     whole = whole[first : first + size + 2 * _GUARD]
     whole[_GUARD:-_GUARD] = array.ravel()
