@@ -43,6 +43,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     ),
     "docs/security.md": ("model.onnx",),
     "docs/shapes.md": ("detector.onnx",),
+    "docs/kernels.md": (),
     "docs/smaller.md": ("photos",),
     "docs/training.md": ("photos",),
     "docs/tuning-on-devices.md": (

@@ -241,17 +241,16 @@ def add_products(
     """
     step = processor.lanes("float32") if processor.lane_operands else 1
     columns, full = sum(panel.groups), terms // step
-    size = np.dtype(storage_of(panel.stored).dtype).itemsize
-    turns = emit.turns(full, step * columns * size) if processor.paired_loads else 1
-    with emit.loop(full // turns) as outer:
-        for turn in range(turns):
-            first = (outer * turns + turn) * step
-            loaded = [
-                emit.lanes_of(x, *index, first, lanes=step, dtype="float32") for x, index in rows
-            ]
-            for place in range(step):
-                at = start + (first + place) * columns
-                _add_place(panel, sums, w, at, [lane(place) for lane in loaded])
+    # A turn takes one step: of several, LLVM widens the weights ahead, and stores what it has no
+    # registers for.
+    with emit.loop(full) as turn:
+        first = turn * step
+        loaded = [
+            emit.lanes_of(x, *index, first, lanes=step, dtype="float32") for x, index in rows
+        ]
+        for place in range(step):
+            at = start + (first + place) * columns
+            _add_place(panel, sums, w, at, [lane(place) for lane in loaded])
     for place in range(full * step, terms):
         at = start + place * columns
         _add_place(panel, sums, w, at, [x[(*index, place)] for x, index in rows])
