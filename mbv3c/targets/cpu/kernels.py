@@ -58,6 +58,7 @@ from mbv3c.targets.cpu.schedules.integer import pointwise as integer_pointwise
 from mbv3c.targets.cpu.schedules.integer.convolution import IntegerConvolution
 from mbv3c.targets.cpu.schedules.integer.depthwise import IntegerDepthwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise
+from mbv3c.targets.cpu.schedules.operands import in_pairs
 from mbv3c.targets.cpu.schedules.squeeze_excite import SqueezeExcite
 from mbv3c.targets.cpu.schedules.stored_pointwise import StoredPointwise
 from mbv3c.targets.cpu.schedules.stored_squeeze_excite import StoredSqueezeExcite
@@ -107,7 +108,7 @@ class CpuKernels:
         tile, origin = self._choose("bfloat_pointwise", shape, weights)
         packed = bfloats.pack(shape, tile, self.processor, weights)
         function = bfloats.generate(shape, tile, self.processor)
-        return Kernel(function, (packed, bfloats.in_pairs(bias)), tile, shape, origin)
+        return Kernel(function, (packed, in_pairs(bias)), tile, shape, origin)
 
     def depthwise(self, shape: Depthwise, weights: Floats, bias: Floats) -> Kernel:
         tile, origin = self._choose("depthwise", shape)

@@ -13,8 +13,8 @@ columns, and so lie the biases:
     row 0: a b    row 1: c d    →    a b c d
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,9 +27,15 @@ from mbv3c.lowering.plan import Pointwise
 from mbv3c.lowering.schedules import emit
 from mbv3c.lowering.schedules.emit import Accumulators, Buffer, Expr, Panels
 from mbv3c.targets.cpu.cores import Processor
+from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
+from mbv3c.targets.cpu.schedules.operands import (
+    PAIR,
+    Operands,
+    for_each_step,
+    stored,
+)
 
 DEPTH = 4  # values of K in an operand
-PAIR = 2  # rows or columns of an operand
 _VALUES = DEPTH * PAIR  # of an operand
 _SUMS = PAIR * PAIR
 _MAX_ROWS = 16
@@ -87,7 +93,7 @@ def legal(shape: BfloatPointwise, processor: Processor) -> list[Tile]:
     """Return the tiles whose accumulators and operands fit the registers."""
     widest = len(emit.vectors(shape.outputs, _SUMS))
     most = min(shape.rows, _MAX_ROWS)
-    steps = len(starts(shape.inputs))
+    steps = len(integer.starts(shape.inputs, DEPTH))
     return [
         Tile(rows, vectors, rows_outer)
         for rows in ([1] if most == 1 else range(PAIR, most + 1, PAIR))
@@ -106,11 +112,6 @@ def default(shape: BfloatPointwise, processor: Processor) -> Tile:
     )
 
 
-def starts(inputs: int) -> list[int]:
-    """Return where the steps of K begin. The last one begins early enough to be whole."""
-    return [min(at, inputs - DEPTH) for at in range(0, inputs, DEPTH)]
-
-
 def pack(
     shape: BfloatPointwise, tile: Tile, processor: Processor, weights: NDArray[np.float32]
 ) -> NDArray[np.int16]:
@@ -120,15 +121,10 @@ def pack(
     """
     with np.errstate(over="ignore"):
         bits = weights.astype(bfloat16).view(np.int16)
-    places = starts(shape.inputs)
+    places = integer.starts(shape.inputs, DEPTH)
     taken = np.stack([bits[:, at : at + DEPTH] for at in places])
     taken[-1, :, : DEPTH * len(places) - shape.inputs] = 0
     return emit.pack(taken, _panels(shape, tile), axis=1)
-
-
-def in_pairs(row: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return biases of columns in the order of sums: each two, twice."""
-    return np.repeat(row.reshape(-1, 1, PAIR), PAIR, axis=1).ravel()
 
 
 def generate(shape: BfloatPointwise, tile: Tile, processor: Processor) -> PrimFunc:
@@ -137,7 +133,7 @@ def generate(shape: BfloatPointwise, tile: Tile, processor: Processor) -> PrimFu
     def body() -> None:
         m, k, n = shape.rows, shape.inputs, shape.outputs
         x = emit.argument("x", (m, k), shape.dtype)
-        w = emit.argument("w", (len(starts(k)) * DEPTH * n,), _BITS)
+        w = emit.argument("w", (len(integer.starts(k, DEPTH)) * DEPTH * n,), _BITS)
         bias = emit.argument("bias", (PAIR * n,), shape.dtype)
         residual = emit.argument("residual", (m, n), shape.dtype) if shape.residual else None
         y = emit.argument("y", (m, n), shape.dtype)
@@ -162,10 +158,6 @@ def generate(shape: BfloatPointwise, tile: Tile, processor: Processor) -> PrimFu
     return emit.build_kernel("bfloat_pointwise", body)
 
 
-# Gives the operands of all pairs of rows, of some steps of K from a number on.
-_Operands = Callable[[Expr, int], list[list[Expr]]]
-
-
 @dataclass
 class _Product:
     """A product of matrices, cut into tiles.
@@ -181,30 +173,13 @@ class _Product:
     rows: int
     buffers: tuple[Buffer, ...]
     several: bool
-    _stored: _Operands | None = field(default=None, init=False)
+    _stored: Operands | None = field(default=None, init=False)
 
     @contextmanager
     def block(self, row: Expr) -> Iterator[None]:
         """Emit what stands before all tiles of a block of rows: operands are made once."""
-        pairs, made = _pairs(self.rows), self._operands(row)
-        memory = emit.scratch(len(starts(self.shape.inputs)) * pairs * _VALUES, _BITS)
-
-        def place(step: Expr, pair: int) -> Expr:
-            return (step * pairs + pair) * _VALUES
-
-        def store(step: Expr, count: int) -> None:
-            for k, operands in enumerate(made(step, count)):
-                for pair, operand in enumerate(operands):
-                    emit.store(memory, operand, place(step + k, pair), lanes=_VALUES)
-
-        def load(step: Expr, count: int) -> list[list[Expr]]:
-            return [
-                [emit.load(memory, place(step + k, pair), lanes=_VALUES) for pair in range(pairs)]
-                for k in range(count)
-            ]
-
-        _for_each_step(self.shape.inputs, store, turns=1)
-        self._stored = load
+        made, pairs = self._operands(row), _pairs(self.rows)
+        self._stored = stored(made, self.shape.inputs, DEPTH, pairs, _BITS)
         yield
 
     def tile(self, row: Expr, column: Expr, widths: tuple[int, ...]) -> None:
@@ -228,9 +203,9 @@ class _Product:
                         value = value + emit.load(residual, *place, lanes=lanes)
                     emit.store(y, value, *place, lanes=lanes)
 
-    def _operands(self, row: Expr) -> _Operands:
+    def _operands(self, row: Expr) -> Operands:
         """Make the operands of a block of rows where they are multiplied."""
-        x, places = self.buffers[0], starts(self.shape.inputs)
+        x, places = self.buffers[0], integer.starts(self.shape.inputs, DEPTH)
 
         def operands(step: Expr, count: int) -> list[list[Expr]]:
             first = places[step] if isinstance(step, int) else step * DEPTH
@@ -248,10 +223,10 @@ class _Product:
 
         return operands
 
-    def _add(self, acc: Accumulators, operands: _Operands, column: Expr) -> None:
+    def _add(self, acc: Accumulators, operands: Operands, column: Expr) -> None:
         """Add all products of a tile."""
         w, pairs = self.buffers[1], len(acc.widths)
-        base = column * len(starts(self.shape.inputs)) * DEPTH
+        base = column * len(integer.starts(self.shape.inputs, DEPTH)) * DEPTH
 
         def add(step: Expr, count: int) -> None:
             for k, rows in enumerate(operands(step, count)):
@@ -266,27 +241,7 @@ class _Product:
                         acc.set(i, at, total)
 
         loop = emit.loop if self._stored is None else emit.opaque_loop
-        _for_each_step(self.shape.inputs, add, turns=_TWOS, loop=loop)
-
-
-def _for_each_step(
-    inputs: int,
-    take: Callable[[Expr, int], None],
-    *,
-    turns: int,
-    loop: Callable[[int], AbstractContextManager[Expr]] = emit.loop,
-) -> None:
-    """Emit `take` for all steps of K, two at once where they are adjacent in x."""
-    twos, steps = inputs // (2 * DEPTH), len(starts(inputs))
-    looped = twos - twos % turns
-    if looped:
-        with loop(looped // turns) as turn:
-            for at in range(turns):
-                take((turn * turns + at) * 2, 2)
-    for two in range(looped, twos):
-        take(2 * two, 2)
-    for step in range(2 * twos, steps):
-        take(step, 1)
+        for_each_step(self.shape.inputs, DEPTH, add, turns=_TWOS, loop=loop)
 
 
 def _panels(shape: BfloatPointwise, tile: Tile) -> list[Panels]:
@@ -301,7 +256,7 @@ def _cost(shape: BfloatPointwise, tile: Tile, processor: Processor) -> float:
     """Estimate the instructions of the busiest core, times the number of cores."""
     runs, pairs = _panels(shape, tile), _pairs(tile.rows)
     cores = processor.cores if processor.worthwhile(shape.madds) else 1
-    blocks, steps = -(-shape.rows // tile.rows), len(starts(shape.inputs))
+    blocks, steps = -(-shape.rows // tile.rows), len(integer.starts(shape.inputs, DEPTH))
     stored = tile.rows_outer and sum(run.count for run in runs) > 1
     making = min(tile.rows, PAIR) * pairs * 1.5 + pairs * (tile.rows == 1)
     if tile.rows_outer:

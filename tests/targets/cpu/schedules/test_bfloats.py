@@ -19,6 +19,7 @@ from mbv3c.targets.cpu import backend as cpu
 from mbv3c.targets.cpu.cores import CORES
 from mbv3c.targets.cpu.schedules import bfloats
 from mbv3c.targets.cpu.schedules.bfloats import BfloatPointwise, Tile
+from mbv3c.targets.cpu.schedules.operands import in_pairs
 from mbv3c.targets.library.building import target_of
 from tests.targets.cpu.schedules.kernels import Call, activate
 
@@ -60,7 +61,7 @@ def call(shape: BfloatPointwise, tile: Tile, seed: int) -> Call:
     )
     x[0, 0] = 1 + 2**-8  # between two values of bfloat16, of which 1 is even
     wanted = activate(rounded(x) @ rounded(w).T + bias, shape.activation)
-    inputs = [x, bfloats.pack(shape, tile, CORE, w), bfloats.in_pairs(bias)]
+    inputs = [x, bfloats.pack(shape, tile, CORE, w), in_pairs(bias)]
     if shape.residual:
         inputs.append(residual)
         wanted = wanted + residual

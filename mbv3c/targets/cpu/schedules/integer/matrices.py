@@ -11,13 +11,11 @@ They are scaled and rounded in this order, with factors in this order, too. Rows
 when they are int8: `uzp1` and `uzp2` of pairs of columns.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm import tirx
 
 from mbv3c.lowering.schedules import emit
@@ -26,9 +24,9 @@ from mbv3c.targets.cpu.cores import Processor
 from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer.arithmetic import VECTOR
 from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
+from mbv3c.targets.cpu.schedules.operands import PAIR, Operands, for_each_step, stored
 
 DEPTH = 8  # values of K in an operand
-PAIR = 2  # rows or columns of an operand
 LANES = 8  # columns whose sums of two rows are rounded to 16 int8 at once
 _SUMS = PAIR * PAIR
 _SMMLA = "aarch64.neon.smmla"
@@ -37,14 +35,6 @@ _ROUNDING = 20  # instructions that round 16 sums to int8, estimated
 _LOOK_UP = 7  # instructions that look up 16 int8, estimated
 _TABLE = 24  # instructions that make room for the table in a tile, and load it, estimated
 _AT_ONCE = 4  # vectors that are looked up in a turn of a loop
-
-# Gives the operands of all pairs of rows, of some steps of K from a number on.
-Operands = Callable[[Expr, int], list[list[Expr]]]
-
-
-def in_pairs(row: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return biases or factors of columns in the order of sums: each two, twice."""
-    return np.repeat(row.reshape(-1, 1, PAIR), PAIR, axis=1).ravel()
 
 
 @dataclass
@@ -83,7 +73,8 @@ class Product:
         table, y = self.buffers[-2:]
         outputs = int(y.shape[1])
         if self.several:
-            self._store_operands(row)
+            made, pairs = self._operands(row), self.rows // PAIR
+            self._stored = stored(made, self.inputs, DEPTH, pairs, "int8")
         if table is None:
             yield
             return
@@ -96,27 +87,6 @@ class Product:
                     value = emit.held(emit.load(self._unread, place, lanes=lanes), lanes, "int8")
                     result = integer.look_up(table, value, lanes, self.processor)
                     emit.store(y, result, row, place, lanes=lanes)
-
-    def _store_operands(self, row: Expr) -> None:
-        pairs, made = self.rows // PAIR, self._operands(row)
-        memory = emit.scratch(len(integer.starts(self.inputs, DEPTH)) * pairs * VECTOR, "int8")
-
-        def place(step: Expr, pair: int) -> Expr:
-            return (step * pairs + pair) * VECTOR
-
-        def store(step: Expr, count: int) -> None:
-            for k, operands in enumerate(made(step, count)):
-                for pair, operand in enumerate(operands):
-                    emit.store(memory, operand, place(step + k, pair), lanes=VECTOR)
-
-        def load(step: Expr, count: int) -> list[list[Expr]]:
-            return [
-                [emit.load(memory, place(step + k, pair), lanes=VECTOR) for pair in range(pairs)]
-                for k in range(count)
-            ]
-
-        _for_each_step(self.inputs, store, turns=1)
-        self._stored = load
 
     def tile(self, row: Expr, column: Expr, widths: tuple[int, ...], kept: int) -> None:
         """Emit a tile.
@@ -178,7 +148,7 @@ class Product:
                             acc.set(i, at, total)
 
         loop = emit.loop if self._stored is None else emit.opaque_loop
-        _for_each_step(self.inputs, add, turns=_TWOS, loop=loop)
+        for_each_step(self.inputs, DEPTH, add, turns=_TWOS, loop=loop)
 
     def _rounded(self, acc: Accumulators, first: Expr) -> Iterator[tuple[int, int, Expr, int]]:
         """Round a tile, whose factors are from `first` on.
@@ -213,26 +183,6 @@ class Product:
                     ]
                     value = tirx.Shuffle(neighbours, order)
                     yield pair * PAIR + row, group[0] // PAIR, value, len(order)
-
-
-def _for_each_step(
-    inputs: int,
-    take: Callable[[Expr, int], None],
-    *,
-    turns: int,
-    loop: Callable[[int], AbstractContextManager[Expr]] = emit.loop,
-) -> None:
-    """Emit `take` for all steps of K, two at once where they are adjacent in x."""
-    twos, steps = inputs // (2 * DEPTH), len(integer.starts(inputs, DEPTH))
-    looped = twos - twos % turns
-    if looped:
-        with loop(looped // turns) as turn:
-            for at in range(turns):
-                take((turn * turns + at) * 2, 2)
-    for two in range(looped, twos):
-        take(2 * two, 2)
-    for step in range(2 * twos, steps):
-        take(step, 1)
 
 
 def _in_twos(widths: Sequence[int]) -> list[list[int]]:

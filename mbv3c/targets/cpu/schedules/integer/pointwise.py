@@ -27,6 +27,7 @@ from mbv3c.targets.cpu.schedules.integer import arithmetic as integer
 from mbv3c.targets.cpu.schedules.integer import matrices, pairs
 from mbv3c.targets.cpu.schedules.integer.arithmetic import GROUP, VECTOR
 from mbv3c.targets.cpu.schedules.integer.requantization import Requantization
+from mbv3c.targets.cpu.schedules.operands import PAIR, in_pairs
 
 _MAX_ROWS = 12
 _MAX_VECTORS = 3
@@ -93,8 +94,7 @@ def covers(shape: IntegerPointwise) -> bool:
 def legal(shape: IntegerPointwise, processor: Processor) -> list[Tile]:
     """Return the tiles whose accumulators and operands fit the registers."""
     lanes = _lanes(shape, processor)
-    widest = len(emit.vectors(shape.columns, lanes))
-    step = matrices.PAIR if _by_matrices(shape, processor) else 1  # rows of an operand
+    step = PAIR if _by_matrices(shape, processor) else 1  # rows of an operand
     in_pairs, stored = integer.has_pairs(processor), 0  # bytes of a row on the stack
     if in_pairs or step > 1:
         stored = shape.inputs + (shape.inputs if in_pairs else shape.columns)
@@ -107,7 +107,7 @@ def legal(shape: IntegerPointwise, processor: Processor) -> list[Tile]:
     return [
         Tile(rows, vectors, rows_outer)
         for rows in range(step, min(shape.rows, _MAX_ROWS) + 1, step)
-        for vectors in range(1, min(widest, _MAX_VECTORS) + 1)
+        for vectors in range(1, min(len(emit.vectors(shape.columns, lanes)), _MAX_VECTORS) + 1)
         if all(fits(rows, run) for run in emit.panels(shape.columns, lanes, vectors))
         for rows_outer in (False, True)
         if not rows_outer or rows * stored <= _MAX_STACK
@@ -143,7 +143,7 @@ def pad(
 ) -> NDArray[np.generic]:
     """Return biases or factors as they are read, with zeros for columns that are no outputs."""
     filled = np.pad(row, (0, shape.columns - shape.outputs))
-    return matrices.in_pairs(filled) if _by_matrices(shape, processor) else filled
+    return in_pairs(filled) if _by_matrices(shape, processor) else filled
 
 
 def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimFunc:
@@ -154,7 +154,7 @@ def generate(shape: IntegerPointwise, tile: Tile, processor: Processor) -> PrimF
         x = emit.argument("x", (m, shape.inputs), "int8")
         stored = integer.weight_type(processor, shape.terms)
         w = emit.argument("w", (_depth(shape, processor) * n,), stored)
-        twice = matrices.PAIR if _by_matrices(shape, processor) else 1
+        twice = PAIR if _by_matrices(shape, processor) else 1
         bias = emit.argument("bias", (n * twice,), "int32")
         scale = emit.argument("scale", (n * twice,), shape.output.factor_type)
         table = integer.argument_table(shape.output)

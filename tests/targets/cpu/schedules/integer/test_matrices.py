@@ -13,10 +13,10 @@ from mbv3c.precision import INT8
 from mbv3c.targets import backend_of, find_target
 from mbv3c.targets.cpu import backend as cpu
 from mbv3c.targets.cpu.cores import CORES, Processor
-from mbv3c.targets.cpu.schedules.integer import matrices
 from mbv3c.targets.cpu.schedules.integer import pointwise as integer_pointwise
 from mbv3c.targets.cpu.schedules.integer.pointwise import IntegerPointwise, Tile
 from mbv3c.targets.cpu.schedules.integer.requantization import Requantization, in_fixed_point
+from mbv3c.targets.cpu.schedules.operands import PAIR
 from tests.targets.cpu.schedules.integer.kernels import Array, Call, in_places, rounded
 from tests.targets.cpu.schedules.integer.test_pointwise import call
 
@@ -66,7 +66,7 @@ def drawn() -> list[Call]:
 
 def legal(shape: IntegerPointwise) -> list[Tile]:
     tiles = integer_pointwise.legal(shape, CORE)
-    assert {tile.rows % matrices.PAIR for tile in tiles} == {0}
+    assert {tile.rows % PAIR for tile in tiles} == {0}
     return tiles
 
 
