@@ -76,7 +76,11 @@ def test_without_tuning_databases_nothing_is_chosen() -> None:
             {},
             "unknown target 'arm_cpx'; nearest: arm_cpu, ",
         ),
-        ("arm_cpu", {"precision": "fp8"}, "unknown precision 'fp8'; known: fp32, fp16, int8"),
+        (
+            "arm_cpu",
+            {"precision": "fp8"},
+            "unknown precision 'fp8'; known: fp32, fp16, bf16, int8",
+        ),
         (MALI, {"precision": "int8"}, f"{MALI} does not compute in int8"),
         (NPU, {"precision": "fp32"}, f"{NPU} computes in int8 only; leave --precision fp32 out"),
         ("arm_cpu", {"keep_float": "a"}, "--keep-float is for --precision int8 and fp16"),
